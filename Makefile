@@ -1,0 +1,45 @@
+# One line each: set up, show, test. Needs Python 3.10+ and make; everything else comes with `make setup`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := .uv/bin/uv
+
+.PHONY: setup demo test test-all lint lock counts clean
+
+setup: $(VENV)/.ready
+
+$(UV):
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .uv uv
+
+$(VENV)/.ready: requirements/test.txt pyproject.toml | $(UV)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/test.txt
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: setup
+	$(BIN)/python examples/demo.py
+
+test: setup lint
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: setup lint
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Regenerates the pins; commit the result.
+lock: | $(UV)
+	$(UV) pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header \
+		--all-extras --group test --group lint pyproject.toml requirements/build.in -o requirements/test.txt
+
+# Regenerates the parameter and multiply-add counts that `espnetv2 models` shows.
+counts: setup
+	$(BIN)/python tools/write_counts.py
+
+clean:
+	rm -rf $(VENV) .uv build dist

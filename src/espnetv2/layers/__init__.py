@@ -1,0 +1,1 @@
+"""Modules with parameters: the units that the networks are made of."""

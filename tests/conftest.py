@@ -1,0 +1,23 @@
+"""What every test may use: seeds, one thread, the folder with official weights and real data."""
+
+import pathlib
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session")
+def shared() -> pathlib.Path:
+    """The folder beside the project with weights, reference outputs and data; skips without it."""
+    folder = pathlib.Path(__file__).resolve().parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip("the folder `shared` (weights, parity files, data) is not beside the project")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _reproducible():
+    torch.manual_seed(0)
+    torch.set_num_threads(2)
+    yield
+    assert torch.get_default_dtype() == torch.float32
