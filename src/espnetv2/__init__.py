@@ -5,7 +5,6 @@ Not the speech toolkit ESPnet. Importing this package does not import torch.
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from espnetv2.models.catalog import list_models
@@ -15,11 +14,6 @@ if TYPE_CHECKING:
     from espnetv2.weights.load import create_model
 
 __all__ = ["create_model", "list_models", "load"]
-
-try:
-    __version__ = version("espnetv2")
-except PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "0"
 
 
 def __getattr__(name: str) -> Any:
@@ -31,4 +25,8 @@ def __getattr__(name: str) -> Any:
         from espnetv2.predict.predictor import load
 
         return load
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("espnetv2")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

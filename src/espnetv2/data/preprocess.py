@@ -102,9 +102,8 @@ class Preprocessing:
     @staticmethod
     def from_json(values: dict[str, Any]) -> Preprocessing:
         """The inverse of `to_json`."""
-        return Preprocessing(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        )
+        plain: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return Preprocessing(**plain)
 
 
 def _fit(image: Image.Image, spec: Preprocessing) -> Image.Image:

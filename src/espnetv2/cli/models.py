@@ -1,0 +1,100 @@
+"""`espnetv2 models`: every network, what it costs and which weights it has."""
+
+from __future__ import annotations
+
+import json
+from fnmatch import fnmatch
+from typing import Annotated, Any
+
+import typer
+
+from espnetv2.errors import unknown
+from espnetv2.models.catalog import CATALOG, counts
+from espnetv2.weights.published import Published, published_for
+
+
+def models(
+    pattern: Annotated[
+        str, typer.Argument(help="Only names like this, with * and ?; a part of a name also works.")
+    ] = "*",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
+) -> None:
+    """List the networks: task, parameters, multiply-adds, published weights and scores.
+
+    MACs are multiply-adds of convolutions for one picture of the input size, as the papers count.
+    Parameters are those of the official layout. The networks that the papers compare with come
+    last.
+    """
+    names = [name for name in CATALOG if _matches(name, pattern)]
+    if not names:
+        raise unknown("model", pattern, CATALOG)
+    rows = [_row(name) for name in names]
+    if as_json:
+        print(json.dumps(rows, indent=1))
+    else:
+        _print_table("networks", [row for row in rows if not row["baseline"]])
+        _print_table("what the papers compare with", [row for row in rows if row["baseline"]])
+
+
+def _matches(name: str, pattern: str) -> bool:
+    wild = any(sign in pattern for sign in "*?[")
+    return fnmatch(name, pattern if wild else f"*{pattern.partition('.')[0]}*")
+
+
+def _row(name: str) -> dict[str, Any]:
+    entry = CATALOG[name]
+    return {
+        "name": name,
+        "task": entry.task,
+        **counts()[name],
+        "input_size": list(entry.input_size),
+        "num_classes": entry.num_classes,
+        "weights": [_weights(row) for row in published_for(name)],
+        "baseline": entry.baseline,
+        "extra": entry.extra,
+        "paper": entry.paper,
+    }
+
+
+def _weights(row: Published) -> dict[str, Any]:
+    size = row.size or (360, 480)
+    return {
+        "name": row.name,
+        "metric": row.metric,
+        "score": row.score,
+        **counts()[row.name],
+        "input_size": list(size),
+        "licence": row.licence,
+        "url": row.url,
+        "sha256": row.sha256,
+    }
+
+
+def _print_table(title: str, rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    if not rows:
+        return
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column("name", no_wrap=True)
+    table.add_column("task")
+    for column in ("parameters", "MACs", "input"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("weights")
+    for row in rows:
+        table.add_row(
+            row["name"],
+            row["task"],
+            f"{row['parameters'] / 1e6:.3f} M",
+            f"{row['macs'] / 1e6:.1f} M",
+            "x".join(str(side) for side in row["input_size"]),
+            "\n".join(_describe(weights) for weights in row["weights"]),
+        )
+    Console().print(table)
+
+
+def _describe(weights: dict[str, Any]) -> str:
+    tag = str(weights["name"]).partition(".")[2]
+    score = "" if weights["score"] is None else f": {weights['metric']} {weights['score']:g}"
+    return tag + score

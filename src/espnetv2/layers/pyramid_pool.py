@@ -1,0 +1,99 @@
+"""Spatial pyramids of the two segmentation decoders and of the detector."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from espnetv2.layers.conv import ConvNormAct, NormAct, conv, halve, resize
+from espnetv2.layers.shuffle import channel_shuffle
+
+
+class PyramidPool(nn.Module):
+    """Looks at a narrow copy of the map at several scales, then mixes the scales per channel.
+
+    The scales of one channel are made neighbours by a channel shuffle, so that a grouped 3x3
+    convolution joins them at the price of a depth-wise one.
+
+    Paper: dicenet (efficient pyramid pooling), used by the released espnetv2 weights.
+    Shape: (B, in_channels, H, W) -> (B, out_channels, H, W)
+
+    Args:
+        width: Channels per scale.
+        scales: Relative sizes, largest first; each side is kept at 5 pixels or more (D7).
+        activate: Whether to end with norm and PReLU; the last one of a network ends with a bias.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        width: int,
+        scales: Sequence[float] = (2.0, 1.5, 1.0, 0.5, 0.1),
+        activate: bool = True,
+    ) -> None:
+        super().__init__()
+        self.scales = tuple(scales)
+        self.reduce = ConvNormAct(in_channels, width)
+        self.branches = nn.ModuleList(conv(width, width, 3, groups=width) for _ in self.scales)
+        self.fuse = NormAct(width * len(self.scales))
+        self.mix = ConvNormAct(width * len(self.scales), width, kernel_size=3, groups=width)
+        self.project = conv(width, out_channels, bias=not activate)
+        self.out = NormAct(out_channels) if activate else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        x = self.reduce(x)  # (B, P, H, W)
+        views = [
+            self._view(x, branch, scale)
+            for branch, scale in zip(self.branches, self.scales, strict=True)
+        ]
+        fused = channel_shuffle(self.fuse(torch.cat(views, dim=1)), groups=len(views))
+        out: Tensor = self.out(self.project(self.mix(fused)))
+        return out
+
+    @staticmethod
+    def _view(x: Tensor, branch: nn.Module, scale: float) -> Tensor:
+        """One branch at its own size, brought back to the size of x."""
+        height, width = x.shape[-2:]
+        size = (max(5, math.ceil(height * scale)), max(5, math.ceil(width * scale)))  # D7
+        view: Tensor
+        if scale > 1:
+            view = F.adaptive_avg_pool2d(branch(resize(x, size)), (height, width))
+        elif scale < 1:
+            view = resize(branch(F.adaptive_avg_pool2d(x, size)), (height, width))
+        else:
+            view = branch(x)
+        return view
+
+
+class PoolingPyramid(nn.Module):
+    """The map beside depth-wise looks at ever smaller copies of it, mixed by a 1x1.
+
+    Each copy is pooled from the one before; the convolutions' results are not fed on.
+
+    Paper: espnetv2 sec. 4.2 (the decoder of the arXiv v1 segmenter).
+    Shape: (B, channels, H, W) -> (B, out_channels, H, W)
+    """
+
+    def __init__(self, channels: int, out_channels: int, *, levels: int = 4) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            conv(channels, channels, 3, groups=channels) for _ in range(levels)
+        )
+        self.project = ConvNormAct(channels * (levels + 1), out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        size = (x.shape[-2], x.shape[-1])
+        views, shrunk = [x], x
+        for branch in self.branches:
+            shrunk = halve(shrunk)
+            views.append(resize(branch(shrunk), size))
+        out: Tensor = self.project(torch.cat(views, dim=1))
+        return out

@@ -1,0 +1,1 @@
+"""From pictures, folders, videos and cameras to results on disk."""

@@ -1,0 +1,1 @@
+"""One file per task: raw outputs to results, losses, scores, named evaluation protocols."""

@@ -1,0 +1,1 @@
+"""Where weights come from, what their names mean here, and how they are loaded safely."""

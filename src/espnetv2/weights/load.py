@@ -1,0 +1,241 @@
+"""Networks with weights: by published name, from our files, from official files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from espnetv2.data.catalog import LABELS
+from espnetv2.data.preprocess import CONVENTIONS, Preprocessing
+from espnetv2.errors import UserError, unknown
+from espnetv2.models.catalog import Task, entry
+from espnetv2.weights import keys
+from espnetv2.weights.fetch import fetch
+from espnetv2.weights.files import Header, read_official, read_safetensors
+from espnetv2.weights.published import PUBLISHED, published_for
+from espnetv2.weights.recognize import recognize
+
+_OFFICIAL_SUFFIXES = {".pth", ".pt", ".tar"}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network in eval mode and what is needed to use it.
+
+    Attributes:
+        network: Maps a preprocessed batch to raw outputs.
+        name: In the catalog.
+        task: What the outputs are.
+        classes: Names in the order of the outputs; a detector's without background.
+        palette: A colour per class, if any.
+        preprocessing: Of the weights.
+        source: One line: where the weights come from.
+        fresh: Parameters that the file did not fill, because another number of classes was
+            asked for.
+    """
+
+    network: nn.Module
+    name: str
+    task: Task
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...] | None
+    preprocessing: Preprocessing
+    source: str
+    fresh: tuple[str, ...] = ()
+
+
+def create_model(
+    name: str,
+    *,
+    pretrained: bool = False,
+    num_classes: int | None = None,
+    in_channels: int = 3,
+    features_only: bool = False,
+) -> nn.Module:
+    """Make a network by name, in training mode.
+
+    Args:
+        name: Of the catalog; with a weight tag (`espnetv2_seg_s1_0.edgenets_voc_384`) the
+            weights are loaded.
+        pretrained: Load the default published weights of a name without a tag.
+        num_classes: Another number of classes than the network's own; with weights, the parts
+            that depend on it start fresh.
+        in_channels: Of the image; with weights, the first convolutions are adapted (summed for
+            one channel, repeated in turn for others).
+        features_only: Return the backbone, which maps an image to the list of its stage
+            outputs, finest first, and states `channels` and `strides`.
+
+    Raises:
+        UserError: Unknown name, or weights that cannot be had.
+    """
+    if pretrained or "." in name:
+        loaded = load_network(name, num_classes=num_classes, in_channels=in_channels)
+        network = loaded.network.train()
+    else:
+        row = entry(name)
+        network = _build(row.build, num_classes or row.num_classes, in_channels, {}, task=row.task)
+        if num_classes == 0:
+            _without_head(network, name)
+    return _backbone_of(network, name) if features_only else network
+
+
+def load_network(
+    name_or_file: str | Path, *, num_classes: int | None = None, in_channels: int = 3
+) -> Loaded:
+    """Load a published name, a file of ours (.safetensors) or an official file (.pth).
+
+    Raises:
+        UserError: Unknown name, damaged file, keys that do not fit, no network.
+    """
+    state, header = read_weights(name_or_file)
+    row = entry(header.model)
+    network = _build(row.build, None, 3, header.options, task=row.task)
+    load_strictly(network, state, source=str(name_or_file))
+    fresh: tuple[str, ...] = ()
+    classes = header.classes
+    if in_channels != 3 or num_classes not in (None, header.options.get("num_classes")):
+        options = header.options | ({} if num_classes is None else {"num_classes": num_classes})
+        network, fresh = _adapt(network, row.build, options, in_channels=in_channels)
+        if num_classes is not None:
+            classes = tuple(f"class {i}" for i in range(num_classes))
+    return Loaded(
+        network=network.eval(),
+        name=header.model,
+        task=row.task,
+        classes=classes,
+        palette=header.palette if classes is header.classes else None,
+        preprocessing=Preprocessing.from_json(header.preprocessing),
+        source=str(header.source.get("name", name_or_file)),
+        fresh=fresh,
+    )
+
+
+def read_weights(name_or_file: str | Path) -> tuple[dict[str, Tensor], Header]:
+    """Tensors under our names, and the header, of anything that `load_network` takes."""
+    path = Path(name_or_file)
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)
+    if path.suffix in _OFFICIAL_SUFFIXES and (path.exists() or len(path.parts) > 1):
+        return read_converted(path)
+    name = str(name_or_file)
+    rows = [PUBLISHED[name]] if name in PUBLISHED else published_for(name)
+    if rows:
+        return read_converted(fetch(rows[0]), published=rows[0].name)
+    if path.exists():
+        raise UserError(f"{path}: expected a .safetensors or an official .pth file")
+    if "." in name:
+        raise unknown("weights", name, PUBLISHED)
+    entry(name)
+    raise UserError(
+        f"no weights were published for {name}; train it, or give a .safetensors or .pth file"
+    )
+
+
+def read_converted(path: Path, *, published: str = "") -> tuple[dict[str, Tensor], Header]:
+    """An official file under our names, with the header that its keys and shapes tell.
+
+    Args:
+        published: Name in `PUBLISHED` when it is known; else it is told by the file's hash.
+    """
+    official = read_official(path)
+    found = recognize(official, file_name=path.name)
+    options, size, labels = found.options, found.size, found.labels
+    source: dict[str, Any] = {"name": published or path.name, "repository": "", "licence": ""}
+    if row := PUBLISHED.get(published):
+        size, labels = row.size, row.labels
+        source |= {
+            "repository": f"sacmehta/{row.repository}",
+            "licence": row.licence,
+            "metric": row.metric,
+            "score": row.score,
+        }
+    preprocessing = CONVENTIONS[found.convention].resized(size)
+    outputs = options["num_classes"] - (entry(found.model).task == "detection")
+    known = LABELS[labels] if labels else None
+    header = Header(
+        model=found.model,
+        options=options,
+        classes=known.classes if known else tuple(f"class {i}" for i in range(outputs)),
+        palette=known.palette if known else None,
+        preprocessing=preprocessing.to_json(),
+        source=source,
+    )
+    return keys.to_ours(official, found.family), header
+
+
+def load_strictly(network: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
+    """Fill a network in place; every key must be there, in its shape, and none besides.
+
+    Raises:
+        UserError: Names the keys that are missing, left over or of another shape.
+    """
+    own = network.state_dict()
+    for problem, names in (
+        ("lacks", [k for k in own if k not in state]),
+        ("has unknown", [k for k in state if k not in own]),
+        ("has other shapes in", [k for k in own if k in state and own[k].shape != state[k].shape]),
+    ):
+        if names:
+            raise UserError(f"{source} {problem} {len(names)} keys: {', '.join(sorted(names))}")
+    network.load_state_dict(state)
+
+
+def _build(
+    build: Any, num_classes: int | None, in_channels: int, options: dict[str, Any], *, task: Task
+) -> nn.Module:
+    options = dict(options)
+    if num_classes is not None:
+        options["num_classes"] = num_classes
+    if task != "language":
+        options["in_channels"] = in_channels
+    elif in_channels != 3:
+        raise UserError("a language model has no image channels")
+    network: nn.Module = build(**options)
+    return network
+
+
+def _adapt(
+    network: nn.Module, build: Any, options: dict[str, Any], *, in_channels: int
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """A network for other classes or channels with everything of `network` that still fits."""
+    fitted = build(**options, in_channels=in_channels)
+    state, own = network.state_dict(), fitted.state_dict()
+    fresh = []
+    for name, value in own.items():
+        given = state[name]
+        if given.shape != value.shape and given.dim() == 4 and given.shape[1] == 3:
+            given = _adapt_channels(given, in_channels)
+        if given.shape == value.shape:
+            value.copy_(given)
+        else:
+            fresh.append(name)
+    return fitted, tuple(fresh)
+
+
+def _adapt_channels(weight: Tensor, in_channels: int) -> Tensor:
+    """Input weights of RGB for another number of channels, at the same strength.
+
+    Shape: (O, 3, k, k) -> (O, in_channels, k, k)
+    """
+    if in_channels == 1:
+        return weight.sum(dim=1, keepdim=True)
+    repeats = -(-in_channels // 3)
+    return weight.repeat(1, repeats, 1, 1)[:, :in_channels] * (3 / in_channels)
+
+
+def _without_head(network: nn.Module, name: str) -> None:
+    reset = getattr(network, "reset_classifier", None)
+    if reset is None:
+        raise UserError(f"{name} has no classifier to leave out; num_classes must be positive")
+    reset(0)
+
+
+def _backbone_of(network: nn.Module, name: str) -> nn.Module:
+    backbone = getattr(network, "backbone", None)
+    if backbone is None:
+        raise UserError(f"{name} has no feature pyramid; choose a network of the ESPNet family")
+    return backbone  # type: ignore[no-any-return]
