@@ -12,9 +12,11 @@ from espnetv2.models.any_size import AnySize
 from espnetv2.models.baselines import BASELINES
 from espnetv2.models.fcn8s import FCN8s
 
-BIG = {"xception", "densenet169", "icnet", "pspnet", "fcn8s", "fcn_resnet50", "segnet", "sqnet"} | {
-    "deeplab_v3_resnet101"
+BIG = {
+    *("xception", "densenet169", "icnet", "pspnet", "segnet", "sqnet"),
+    *("fcn8s", "fcn_resnet50", "deeplab_v3_resnet101"),
 }
+"""Only the shapes of their answers are computed."""
 
 PARAMETERS = {
     "mobilenet_v1_x0_25": 470_072,
@@ -36,35 +38,37 @@ MILLIONS = {"segnet": 29.45, "erfnet": 2.06, "fcn8s": 134.3}
 """At 20 classes, from the table of the ESPNetv2 paper."""
 
 
-def _named(names):
-    return [
-        pytest.param(name, marks=pytest.mark.slow if name in BIG else ()) for name in sorted(names)
-    ]
-
-
 def _extra(name):
     if BASELINES[name].extra:
         pytest.importorskip("timm")
         pytest.importorskip("pytorchcv")
 
 
-@pytest.mark.parametrize("name", _named(BASELINES))
-def test_answers_at_any_size_with_any_channels_alike_in_training_and_evaluation(name):
+@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("in_channels", [3, 4])
+def test_answers_at_any_size_alike_in_training_and_evaluation(name, in_channels):
     _extra(name)
     baseline = BASELINES[name]
-    segments = baseline.task == "segmentation"
-    for in_channels in (3, 4):
-        network = baseline.build(num_classes=7, in_channels=in_channels).eval()
-        for size in ((64, 96), (65, 97), (32, 33)) if in_channels == 3 else ((33, 47),):
-            with torch.inference_mode():
-                logits = network(torch.randn(2, in_channels, *size))
-            assert logits.shape == ((2, 7, *size) if segments else (2, 7))
-            assert logits.isfinite().all()
-    with torch.no_grad():
-        assert network.train()(torch.randn(2, in_channels, 64, 96)).shape[:2] == (2, 7)
+    with torch.device("meta"), torch.no_grad():
+        network = baseline.build(num_classes=7, in_channels=in_channels)
+        for size in ((64, 96), (65, 97), (32, 33)):
+            expected = (2, 7, *size) if baseline.task == "segmentation" else (2, 7)
+            image = torch.randn(2, in_channels, *size)
+            assert network.eval()(image).shape == expected
+            assert network.train()(image).shape == expected
 
 
-@pytest.mark.parametrize("name", _named(PARAMETERS))
+@pytest.mark.parametrize("name", sorted(BASELINES.keys() - BIG))
+def test_answers_with_numbers(name):
+    _extra(name)
+    network = BASELINES[name].build(num_classes=7, in_channels=3).eval()
+    with torch.inference_mode():
+        logits = network(torch.randn(1, 3, 33, 47))
+    assert logits.isfinite().all()
+    assert logits.std() > 0
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_classifiers_have_their_published_size(name):
     _extra(name)
     with torch.device("meta"):
@@ -72,10 +76,11 @@ def test_classifiers_have_their_published_size(name):
     assert sum(p.numel() for p in network.parameters()) == PARAMETERS[name]
 
 
-@pytest.mark.parametrize("name", _named(MILLIONS))
+@pytest.mark.parametrize("name", MILLIONS)
 def test_segmenters_have_the_size_of_the_papers_table(name):
     _extra(name)
-    network = BASELINES[name].build(num_classes=20)
+    with torch.device("meta"):
+        network = BASELINES[name].build(num_classes=20)
     millions = sum(p.numel() for p in network.parameters()) / 1e6
     assert millions == pytest.approx(MILLIONS[name], rel=3e-3)
 
@@ -103,14 +108,14 @@ def test_a_missing_library_is_named_with_its_extra(monkeypatch):
 
 def test_any_size_pads_only_where_needed_and_keeps_pixels_in_place():
     twice = AnySize(nn.AvgPool2d(1), multiple=8)
-    image = torch.randn(1, 3, 33, 40)
+    image = torch.randn(1, 3, 33, 41)
     assert torch.equal(twice(image), image)
 
     sizes = []
     spy = nn.Identity()
     spy.register_forward_hook(lambda _module, inputs, _out: sizes.append(inputs[0].shape[-2:]))
     AnySize(spy, multiple=8)(image)
-    assert sizes == [(40, 40)]
+    assert sizes == [(40, 48)]
 
 
 def test_fcn8s_adds_the_scores_of_three_strides():

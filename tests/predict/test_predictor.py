@@ -102,7 +102,7 @@ def test_a_mask_has_its_pictures_size_and_the_weights_names(enlarge):
     result = segmenter(own=(32, 32), enlarge=enlarge)(halves(101, 67))
     assert result.mask.shape == (67, 101)
     assert result.palette == COLOURS
-    assert list(result.shares) == ["grass", "sky"]
+    assert set(result.shares) == {"grass", "sky"}
 
 
 def test_enlarge_decides_between_logits_and_labels(monkeypatch):
@@ -191,4 +191,4 @@ def test_tiles_of_a_real_network_agree_with_one_pass(shared):
     folder = shared / "data" / "cityscapes" / "leftImg8bit"
     image = Image.open(next(folder.rglob("*.png"))).convert("RGB").crop((0, 200, 1024, 712))
     whole, tiled = predict(image).mask, predict.segment_tiled(image, tile=512, overlap=128).mask
-    assert (whole == tiled).mean() > 0.75  # the decoder pools globally; 0.83 measured
+    assert (whole == tiled).mean() > 0.96  # 0.980 measured: the decoder pools globally

@@ -80,14 +80,16 @@ def test_the_caps_keep_the_best():
 
 def test_suppression_in_growing_portions_equals_suppression_of_all():
     torch.manual_seed(2)
-    corner = torch.rand(600, 2) * 0.2
-    boxes = torch.cat([corner, corner + 0.5 + 0.1 * torch.rand(600, 2)], dim=1)
-    shares = torch.rand(600, 2)
-    kept, _, scores = suppress(boxes, shares, score_threshold=0.1, iou_threshold=0.8, per_class=5)
-    above = (shares[:, 1] > 0.1).nonzero().squeeze(1)
-    expected = above[nms(boxes[above], shares[above, 1], 0.8)][:5]
+    heap = torch.tensor([0.0, 0.0, 0.2, 0.2]) + 0.01 * torch.rand(100, 4)  # the 100 best scores
+    corner = torch.arange(0.3, 0.9, 0.1)[:, None].repeat(1, 2)
+    boxes = torch.cat([heap, torch.cat([corner, corner + 0.08], dim=1)])
+    share = torch.linspace(0.9, 0.2, len(boxes))
+    shares = torch.stack([1 - share, share], dim=1)
+    kept, _, scores = suppress(boxes, shares, score_threshold=0.1, iou_threshold=0.5, per_class=5)
+    expected = nms(boxes, share, 0.5)[:5]
+    assert len(expected) == 5
     assert torch.equal(boxes[expected], kept)
-    assert torch.equal(shares[expected, 1], scores)
+    assert torch.equal(share[expected], scores)
 
 
 @pytest.mark.parametrize(

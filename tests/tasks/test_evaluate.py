@@ -122,6 +122,11 @@ def test_train_size_shrinks_labels_and_tells_the_training_meters_value():
     assert_within("meter", metrics["meter_mean_iou"], metrics["mean_iou"] * 2 / 3, 1e-9)
 
 
+def test_a_void_that_was_trained_as_a_class_gives_no_training_meters_value():
+    metrics = evaluate(SAID, ROAD_CAR, ["train-size"])["train-size"].metrics
+    assert "meter_mean_iou" not in metrics
+
+
 def test_a_confusion_inside_a_category_does_not_hurt_the_category():
     truth = Made(_masks([[0, 1, 2]]), classes="abc", scored=3, groups={"ab": (0, 1), "c": (2,)})
     metrics = evaluate(_answers([[1, 0, 2]], channels=3), truth, ["official"])["official"].metrics
@@ -213,6 +218,7 @@ RECALL = [95.05, 78.88, 38.63, 95.61, 91.41, 76.58, 47.27, 20.03, 85.84, 69.10, 
 
 @pytest.mark.data
 @pytest.mark.slow
+@pytest.mark.timeout(3000)  # four minutes on two free cores, but they may be shared
 def test_the_released_camvid_file_scores_what_was_published(shared):
     from espnetv2.weights.load import load_network
 

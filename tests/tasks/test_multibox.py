@@ -79,6 +79,8 @@ def test_hard_negatives_are_the_worst_of_each_image():
     positive = torch.tensor([[True, False, False, False, False], [False] * 5])
     chosen = hard_negatives(loss, positive, ratio=3)
     assert chosen.tolist() == [[False, True, True, True, False], [False] * 5]
+    few = hard_negatives(torch.tensor([[5.0, 4.0]]), torch.tensor([[True, False]]), ratio=3)
+    assert few.tolist() == [[False, True]]
 
 
 def test_loss_of_a_case_worked_by_hand():

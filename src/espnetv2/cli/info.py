@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from espnetv2.cli.table import print_table
 from espnetv2.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def info(
         head = {"name": model, "input_size": [height, width], **_totals(counted)}
         print(json.dumps(head | {"layers": [layer.__dict__ for layer in counted.layers]}, indent=1))
     else:
-        _print_table(f"{model} at {height}x{width}", counted)
+        _print_layers(f"{model} at {height}x{width}", counted)
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -58,32 +59,30 @@ def _totals(counted: Complexity) -> dict[str, Any]:
     }
 
 
-def _print_table(title: str, counted: Complexity) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("layer", no_wrap=True)
-    table.add_column("kind", no_wrap=True)
-    for column in ("output", "parameters", "MACs", "share", "receptive field"):
-        table.add_column(column, justify="right", no_wrap=True)
+def _print_layers(title: str, counted: Complexity) -> None:
     total = counted.macs + counted.transposed_macs + counted.linear_macs
-    for layer in counted.layers:
-        field = layer.receptive_field
-        table.add_row(
+    rows = [
+        [
             layer.name,
             layer.kind,
             "x".join(str(side) for side in layer.shape),
             f"{layer.parameters:,}",
-            f"{layer.macs:,}",
+            f"{layer.macs:,}" if layer.macs else "",
             f"{layer.macs / total:.1%}" if total and layer.macs else "",
-            "" if field is None else f"{field[0]:.0f}x{field[1]:.0f}",
-        )
-    console = Console()
-    console.print(table)
+            _field(layer.receptive_field),
+        ]
+        for layer in counted.layers
+    ]
+    print(f"{title}\n")
+    header = ["layer", "kind", "output", "parameters", "MACs", "share", "receptive field"]
+    print_table(header, rows, left=2)
     idle = counted.parameters - counted.live_parameters
-    console.print(
-        f"parameters {counted.parameters:,} ({counted.live_parameters:,} live, {idle:,} idle in the"
-        f" official layout)\nMACs: convolutions {counted.macs:,}, transposed convolutions"
-        f" {counted.transposed_macs:,}, linear {counted.linear_macs:,}"
+    print(
+        f"\nparameters {counted.parameters:,} ({counted.live_parameters:,} live, {idle:,} idle in "
+        f"the official layout)\nMACs: convolutions {counted.macs:,}, transposed convolutions "
+        f"{counted.transposed_macs:,}, linear {counted.linear_macs:,}"
     )
+
+
+def _field(size: tuple[float, float] | None) -> str:
+    return "" if size is None else f"{size[0]:.0f}x{size[1]:.0f}"

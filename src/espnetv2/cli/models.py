@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from espnetv2.cli.table import print_table
 from espnetv2.errors import unknown
 from espnetv2.models.catalog import CATALOG, counts
 from espnetv2.weights.published import Published, published_for
@@ -32,8 +33,8 @@ def models(
     if as_json:
         print(json.dumps(rows, indent=1))
     else:
-        _print_table("networks", [row for row in rows if not row["baseline"]])
-        _print_table("what the papers compare with", [row for row in rows if row["baseline"]])
+        _print_rows("networks", [row for row in rows if not row["baseline"]])
+        _print_rows("what the papers compare with", [row for row in rows if row["baseline"]])
 
 
 def _matches(name: str, pattern: str) -> bool:
@@ -70,31 +71,22 @@ def _weights(row: Published) -> dict[str, Any]:
     }
 
 
-def _print_table(title: str, rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
+def _print_rows(title: str, rows: list[dict[str, Any]]) -> None:
     if not rows:
         return
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("name", no_wrap=True)
-    table.add_column("task")
-    for column in ("parameters", "MACs", "input"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("weights")
+    lines: list[list[str]] = []
     for row in rows:
-        table.add_row(
-            row["name"],
-            row["task"],
-            f"{row['parameters'] / 1e6:.3f} M",
-            f"{row['macs'] / 1e6:.1f} M",
-            "x".join(str(side) for side in row["input_size"]),
-            "\n".join(_describe(weights) for weights in row["weights"]),
-        )
-    Console().print(table)
+        height, width = row["input_size"]
+        cost = [f"{row['parameters'] / 1e6:.3f} M", f"{row['macs'] / 1e6:.1f} M"]
+        lines.append([row["name"], row["task"], *cost, f"{height}x{width}"])
+        lines += [[f"    {_describe(weights)}"] for weights in row["weights"]]
+    print(f"{title}\n")
+    print_table(["name", "task", "parameters", "MACs", "input"], lines, left=2)
+    print()
 
 
 def _describe(weights: dict[str, Any]) -> str:
-    tag = str(weights["name"]).partition(".")[2]
-    score = "" if weights["score"] is None else f": {weights['metric']} {weights['score']:g}"
-    return tag + score
+    tag = "." + str(weights["name"]).partition(".")[2]
+    if weights["score"] is None:
+        return tag
+    return f"{tag}  {weights['metric']} {weights['score']:g}"

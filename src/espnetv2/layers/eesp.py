@@ -86,12 +86,15 @@ class EESP(nn.Module):
 
         Shape: (B, in_channels, H, W) -> `branches` times (B, C/K, H/s, W/s)
         """
-        reduced = self.reduce(x)  # (B, C/K, H, W)
-        maps = [branch(reduced) for branch in self.branches]
-        if self.fusion:
-            for i in range(1, len(maps)):
-                maps[i] = maps[i] + maps[i - 1]  # all branches, the first too: D2
-        return maps
+        return _views(self.reduce(x), self.branches, fusion=self.fusion)
+
+
+def _views(reduced: Tensor, branches: nn.ModuleList, *, fusion: bool) -> list[Tensor]:
+    maps = [branch(reduced) for branch in branches]
+    if fusion:
+        for i in range(1, len(maps)):
+            maps[i] = maps[i] + maps[i - 1]  # all branches, the first too: D2
+    return maps
 
 
 def branch_dilations(branches: int, max_receptive_field: int) -> list[int]:
@@ -153,7 +156,8 @@ class EESPA(nn.Module):
     """EESP as drawn in Fig. 1b: a 1x1 convolution of its own behind every branch.
 
     Equal to the EESP that it is made of, to the last bit of algebra: K separate 1x1 convolutions
-    are one grouped 1x1 with K groups. It exists to show that.
+    are one grouped 1x1 with K groups. It exists to show that, and shares the other parameters
+    with that unit.
 
     Paper: espnetv2 sec. 3.2, Fig. 1b.
     Shape: as the EESP's
@@ -163,7 +167,7 @@ class EESPA(nn.Module):
         super().__init__()
         branches = len(unit.branches)
         width = unit.out_channels // branches
-        self.views = unit.views
+        self.reduce, self.branches, self.fusion = unit.reduce, unit.branches, unit.fusion
         self.residual, self.act = unit.residual, unit.act
         self.fuses = nn.ModuleList(NormAct(width) for _ in range(branches))
         self.merges = nn.ModuleList(
@@ -176,7 +180,7 @@ class EESPA(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        views = self.views(x)
+        views = _views(self.reduce(x), self.branches, fusion=self.fusion)
         pairs = zip(self.fuses, self.merges, views, strict=True)
         merged = torch.cat([merge(fuse(view)) for fuse, merge, view in pairs], dim=1)
         out: Tensor = self.act(merged + x if self.residual else merged)

@@ -35,10 +35,12 @@ class ESPNetv2SegArxiv(nn.Module):
             raise ValueError(f"{backbone.channels=}: the decoder needs four outputs")
         self.backbone = backbone
         stem, quarter, eighth, sixteenth = backbone.channels[:4]
-        self.project_16 = ConvNormAct(sixteenth, eighth)
-        self.unit = EESP(2 * eighth, eighth, max_receptive_field=7)
-        self.pyramid = PoolingPyramid(eighth, eighth)
-        self.classify_8 = nn.Sequential(nn.Dropout2d(dropout), conv(eighth, num_classes))
+        width = -(-eighth // 16) * 16  # what an EESP unit splits; ESPNetv2's own is that already
+        beside = width + -(eighth + width) % 4
+        self.project_16 = ConvNormAct(sixteenth, beside)
+        self.unit = EESP(eighth + beside, width, max_receptive_field=7)
+        self.pyramid = PoolingPyramid(width, width)
+        self.classify_8 = nn.Sequential(nn.Dropout2d(dropout), conv(width, num_classes))
         self.norm_8 = NormAct(num_classes)
         self.classify_4 = ConvNormAct(quarter + num_classes, num_classes)
         self.classify_2 = nn.Sequential(

@@ -7,13 +7,16 @@ only, as the papers' tables do (deviation C5 of the classifier: the linear layer
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from espnetv2.errors import UserError
+from espnetv2.layers.eru import GroupedLinear
 from espnetv2.models.catalog import Entry, entry
 from espnetv2.profiling.receptive_field import ReceptiveField, tracked
 from espnetv2.weights import keys
@@ -54,7 +57,7 @@ class Complexity:
         live_parameters: The network's own.
         macs: Of convolutions, as papers count.
         transposed_macs: Of transposed convolutions.
-        linear_macs: Of linear layers.
+        linear_macs: Of linear layers; of a language model all matrix products, the decoder's too.
     """
 
     layers: tuple[Layer, ...]
@@ -86,8 +89,9 @@ def measure(
     example = torch.zeros(shape, device=device, dtype=torch.long if word else torch.float32)
     training = network.training
     try:
-        with torch.no_grad(), tracked(example):
-            network.eval()(example)
+        with torch.no_grad(), FlopCounterMode(display=False) as flops:
+            with nullcontext() if word else tracked(example):
+                network.eval()(example)
     finally:
         network.train(training)
         for hook in hooks:
@@ -99,7 +103,7 @@ def measure(
         live_parameters=live,
         macs=_sum(layers, ("Conv1d", "Conv2d")),
         transposed_macs=_sum(layers, ("ConvTranspose1d", "ConvTranspose2d")),
-        linear_macs=_sum(layers, ("Linear",)),
+        linear_macs=flops.get_total_flops() // 2 if word else _sum(layers, ("Linear",)),
     )
 
 
@@ -163,6 +167,8 @@ def _macs(module: nn.Module, inputs: Any, output: Tensor) -> int:
         return int(inputs[0][0].numel()) * per_value
     if isinstance(module, nn.Linear):
         return output[0].numel() * module.in_features
+    if isinstance(module, GroupedLinear):  # sees one word here
+        return module.weight.numel()
     return 0
 
 

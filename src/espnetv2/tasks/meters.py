@@ -82,7 +82,8 @@ class SegmentationMeter:
             "mean_recall": _mean(recalls[:scored]),
             "global_accuracy": 100 * confusion.accuracy(counts),
         }
-        if protocol.at == "network" and self.channels > scored:
+        untrained = self.channels > scored and self.dataset.ignore not in range(self.channels)
+        if protocol.at == "network" and untrained:
             # D52: EdgeNets' meter counts the untrained channel as a class of IoU 0
             metrics["meter_mean_iou"] = float(np.nan_to_num(ious[:scored]).sum() / self.channels)
         if self.dataset.groups:

@@ -10,7 +10,7 @@ import torch
 from espnetv2.errors import UserError
 from espnetv2.models.catalog import entry
 from espnetv2.weights import keys
-from espnetv2.weights.files import Header, read_safetensors, write_safetensors
+from espnetv2.weights.files import Header, read_safetensors, remove, write_safetensors
 from espnetv2.weights.load import load_strictly, read_converted
 
 
@@ -42,7 +42,7 @@ def to_official_file(source: Path, target: Path) -> Header:
         torch.save(keys.to_official(state, family), scratch)
         scratch.replace(target)
     except (OSError, RuntimeError) as error:
-        scratch.unlink(missing_ok=True)
+        remove(scratch)
         raise UserError(f"cannot write {target} ({error}); choose a writable place") from error
     return header
 

@@ -20,17 +20,23 @@ def _eesp(official: str, ours: str, *, activate: bool = True) -> Patterns:
     )
 
 
-def _pyramid(official: str, ours: str) -> Patterns:
+def conv_norm_act(official: str, ours: str) -> Patterns:
+    """A convolution with norm and slopes, as EdgeNets' decoders name it."""
+    return (
+        (f"{official}.cbr.0", f"{ours}.conv"),
+        (f"{official}.cbr.1", f"{ours}.norm"),
+        (f"{official}.cbr.2", f"{ours}.act"),
+    )
+
+
+def pyramid(official: str, ours: str) -> Patterns:
+    """One `PyramidPool`, as EdgeNets names it."""
     return (
         (f"{official}.stages.{{i}}", f"{ours}.branches.{{i}}"),
-        (f"{official}.projection_layer.cbr.0", f"{ours}.reduce.conv"),
-        (f"{official}.projection_layer.cbr.1", f"{ours}.reduce.norm"),
-        (f"{official}.projection_layer.cbr.2", f"{ours}.reduce.act"),
+        *conv_norm_act(f"{official}.projection_layer", f"{ours}.reduce"),
         (f"{official}.merge_layer.0.br.0", f"{ours}.fuse.norm"),
         (f"{official}.merge_layer.0.br.1", f"{ours}.fuse.act"),
-        (f"{official}.merge_layer.2.cbr.0", f"{ours}.mix.conv"),
-        (f"{official}.merge_layer.2.cbr.1", f"{ours}.mix.norm"),
-        (f"{official}.merge_layer.2.cbr.2", f"{ours}.mix.act"),
+        *conv_norm_act(f"{official}.merge_layer.2", f"{ours}.mix"),
         (f"{official}.merge_layer.3", f"{ours}.project"),
         (f"{official}.br.br.0", f"{ours}.out.norm"),
         (f"{official}.br.br.1", f"{ours}.out.act"),
@@ -77,14 +83,12 @@ def _backbone(prefix: str, *, levels: int, image_at_last: bool = False) -> Patte
 def _edgenets_decoder() -> Patterns:
     rows: list[tuple[str, str | None]] = []
     for i in range(4):
-        rows += _pyramid(f"bu_dec_l{i + 1}", f"pyramids.{i}")
+        rows += pyramid(f"bu_dec_l{i + 1}", f"pyramids.{i}")
     for i in range(3):
         official, ours = f"merge_enc_dec_l{i + 2}", f"skips.{i}"
         rows += [
             (f"{official}.wt_layer.1", f"{ours}.gate"),
-            (f"{official}.expansion_layer.cbr.0", f"{ours}.body.conv"),
-            (f"{official}.expansion_layer.cbr.1", f"{ours}.body.norm"),
-            (f"{official}.expansion_layer.cbr.2", f"{ours}.body.act"),
+            *conv_norm_act(f"{official}.expansion_layer", f"{ours}.body"),
             (f"bu_br_l{i + 2}.0", f"norms.{i}.norm"),
             (f"bu_br_l{i + 2}.1", f"norms.{i}.act"),
         ]

@@ -93,9 +93,13 @@ def _download_rest(url: str, part: Path) -> None:
         if error.code == 416:  # nothing is missing
             return
         raise
-    with response, part.open("ab" if response.status == 206 else "wb") as file:
+    resumed = response.status == 206
+    with response, part.open("ab" if resumed else "wb") as file:
         while chunk := response.read(_CHUNK):
             file.write(chunk)
+    told = response.headers.get("Content-Length")
+    if told is not None and part.stat().st_size < int(told) + have * resumed:
+        raise ConnectionError("the connection broke off; run again to resume")
 
 
 def _find_local(row: Published) -> Path | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,7 +55,9 @@ def read_official(path: Path) -> dict[str, Tensor]:
     """
     _require_file(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols: such files are refused anyway
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "Unsupported" in str(error) or "weights_only" in str(error).lower():
             raise UserError(
@@ -117,8 +121,14 @@ def write_safetensors(state: Mapping[str, Tensor], header: Header, path: Path) -
         save_file({k: v.contiguous().clone() for k, v in state.items()}, scratch, metadata=metadata)
         scratch.replace(path)
     except (OSError, SafetensorError) as error:
-        scratch.unlink(missing_ok=True)
+        remove(scratch)
         raise UserError(f"cannot write {path} ({error}); choose a writable place") from error
+
+
+def remove(path: Path) -> None:
+    """Remove what a failed write left, if it left anything."""
+    with suppress(OSError):
+        path.unlink()
 
 
 def _require_file(path: Path) -> None:
