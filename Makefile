@@ -18,7 +18,7 @@ $(VENV)/.ready: requirements/test.txt pyproject.toml | $(UV)
 	touch $@
 
 demo: setup
-	$(BIN)/python examples/demo.py
+	$(BIN)/espnetv2 predict espnetv2_seg_s2_0.edgenets_voc_256 examples/pictures --out demo
 
 test: setup lint
 	$(BIN)/python -m pytest -n 2 -m "not slow"

@@ -251,10 +251,10 @@ def test_real_video_and_pictures(tmp_path, shared):
     weights = shared / "weights" / "edgenets"
     road = shared / "data" / "video" / "road_1280x720.mp4"
     result = run(
-        weights / "espnetv2_s_0.5_city_512x256.pth", road, "--limit", 3, "--out", tmp_path, "--json"
+        weights / "espnetv2_s_1.0_city_512x256.pth", road, "--limit", 3, "--out", tmp_path, "--json"
     )
     shares = json.loads(result.stdout)["results"][0]["mean_shares"]
-    assert {"road", "sky", "vegetation"} < set(list(shares)[:4])
+    assert set(list(shares)[:3]) == {"road", "sky", "vegetation"}
     pictures = shared / "data" / "voc2012_seg" / "fullres10" / "images"
     result = run(
         weights / "espnetv2_s_0.5_pascal_256x256.pth", pictures, "--limit", 2, "--out", tmp_path

@@ -85,6 +85,15 @@ def test_segmenters_have_the_size_of_the_papers_table(name):
     assert millions == pytest.approx(MILLIONS[name], rel=3e-3)
 
 
+def test_every_channel_of_condensenet_reaches_the_next_layer():
+    _extra("condensenet74_g8")
+    network = BASELINES["condensenet74_g8"].build(num_classes=7)
+    choices = {k: v.tolist() for k, v in network.named_buffers() if k.endswith("index")}
+    assert len(choices) > 30
+    assert all(len(set(choice)) == len(choice) for choice in choices.values())
+    assert max(choices["output.index"]) == 2062  # of 2064
+
+
 def test_rows_say_what_they_need():
     for name, baseline in BASELINES.items():
         assert baseline.extra in (None, "baselines"), name

@@ -141,7 +141,7 @@ _CITYSCAPES_BGR = Preprocessing(
 CONVENTIONS: dict[str, Preprocessing] = {
     "imagenet": Preprocessing(size=(224, 224), fit="center"),
     "edgenets-segmentation": Preprocessing(),
-    "edgenets-detection": Preprocessing(
+    "edgenets-detection": Preprocessing(  # RGB, though the official demo feeds BGR: D45
         resize="plain",
         mean=(123.675, 116.28, 103.53),
         std=(58.395, 57.12, 57.375),

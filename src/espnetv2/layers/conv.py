@@ -110,7 +110,7 @@ def init_he(module: nn.Module) -> None:
     | convolution weight   | normal, std sqrt(2 / (out_channels k k)) (He)    |
     | convolution bias     | 0                                                |
     | norm weight, bias    | 1, 0                                             |
-    | linear weight, bias  | normal std 0.001, 0                              |
+    | linear weight, bias  | normal std 0.001, 0 (D27)                        |
     | PReLU slope          | 0.25 (torch's default)                           |
 
     The fan ignores groups, as torch's fan_out does, so depth-wise kernels start small (D13).

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 EXTRA = "baselines"
 """The extra with timm and pytorchcv."""
 
+CONDENSENET_NOTE = "pytorchcv; as after pruning, which channels feed which group is not learned"
+
 
 @dataclass(frozen=True)
 class Baseline:
@@ -73,6 +75,24 @@ def from_pytorchcv(*, name: str, num_classes: int, in_channels: int = 3) -> nn.M
     network: nn.Module = _pytorchcv(name)(num_classes=num_classes, in_channels=in_channels)
     pools = [key for key, layer in network.named_modules() if isinstance(layer, nn.AvgPool2d)]
     network.set_submodule(pools[-1], nn.AdaptiveAvgPool2d(1))
+    return network
+
+
+def condensenet74(*, groups: int, num_classes: int, in_channels: int = 3) -> nn.Module:
+    """CondenseNet-74 as it is after pruning, with plain channel choices for the learned ones.
+
+    pytorchcv leaves every choice at channel 0 until weights are loaded, so that nothing would pass.
+    Here the grouped convolutions take all channels in order, and the classifier every second one.
+    """
+    import torch
+
+    network = from_pytorchcv(
+        name=f"condensenet74_c{groups}_g{groups}", num_classes=num_classes, in_channels=in_channels
+    )
+    for key, choice in network.named_buffers():
+        if key.endswith("index"):
+            step = 2 if key.startswith("output") else 1
+            choice.copy_(torch.arange(len(choice), device=choice.device) * step)
     return network
 
 
@@ -180,11 +200,11 @@ BASELINES: dict[str, Baseline] = {
     "igcv3_x0_5": _cv("igcv3_wd2", "pytorchcv"),
     "igcv3_x0_75": _cv("igcv3_w3d4", "pytorchcv"),
     "igcv3_x1_0": _cv("igcv3_w1", "pytorchcv"),
-    "condensenet74_g4": _cv(
-        "condensenet74_c4_g4", "pytorchcv; the form after pruning, its indices not learned"
+    "condensenet74_g4": _classifier(
+        partial(condensenet74, groups=4), CONDENSENET_NOTE, extra=EXTRA
     ),
-    "condensenet74_g8": _cv(
-        "condensenet74_c8_g8", "pytorchcv; the form after pruning, its indices not learned"
+    "condensenet74_g8": _classifier(
+        partial(condensenet74, groups=8), CONDENSENET_NOTE, extra=EXTRA
     ),
     "xception": _cv("xception", "pytorchcv", size=299),
     "efficientnet_lite0": _classifier(

@@ -48,7 +48,7 @@ LAYOUTS: dict[str, Layout] = {
     "s1_0": Layout((32, 64, 128, 256, 512), 1024),
     "s1_25": Layout((32, 80, 160, 320, 640), 1024),
     "s1_5": Layout((32, 96, 192, 384, 768), 1024),
-    "s1_75": Layout((32, 112, 224, 448, 896), 1280),
+    "s1_75": Layout((32, 112, 224, 448, 896), 1280),  # D25
     "s2_0": Layout((32, 128, 256, 512, 1024), 1280),
 }
 """The six published widths (Table 2); no others satisfy the divisibility of the groups."""

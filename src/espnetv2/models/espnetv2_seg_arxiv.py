@@ -1,5 +1,7 @@
 """ESPNetv2 for semantic segmentation as in the first version of the paper (arXiv v1).
 
+Another network than the released one in `espnetv2_seg` (D26).
+
 Paper: espnetv2 (arXiv v1) sec. 4.2; layers as in the authors' first repository.
 """
 

@@ -77,7 +77,7 @@ class SSD(nn.Module):
         )
         # coarse to fine: the map above, the map of this step
         path = ((narrow, wide), (wide, fine[2]), (fine[2], fine[1]), (fine[1], fine[0]))
-        self.pyramid = nn.ModuleList(
+        self.pyramid = nn.ModuleList(  # D44
             PyramidPool(above + own, own, width=own // 5, scales=scales)
             for (above, own), scales in zip(path, PYRAMID_SCALES, strict=True)
         )

@@ -85,7 +85,7 @@ def segment_tiled(
                 if seam is None:
                     seam = torch.empty(below.shape[0], overlap, width)
                 seam[:, :, place] = below
-            labels = ready.argmax(0).to("cpu", torch.uint8).numpy()
+            labels = ready.max(0).indices.to("cpu", torch.uint8).numpy()
             mask[row.start : row.start + labels.shape[0], place] = labels
     return mask
 
@@ -109,7 +109,7 @@ def labels_in_bands(logits: Tensor, size: tuple[int, int], *, rows: int = 64) ->
         weight = (place - above).to(logits.dtype)[:, None]
         band = logits[:, above] * (1 - weight) + logits[:, below] * weight  # (C, rows, w)
         wide = F.interpolate(band[None], (len(row), width), mode="bilinear")[0]
-        mask[top : top + len(row)] = wide.argmax(0).to("cpu", torch.uint8).numpy()
+        mask[top : top + len(row)] = wide.max(0).indices.to("cpu", torch.uint8).numpy()
     return mask
 
 

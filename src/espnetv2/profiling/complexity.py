@@ -1,7 +1,7 @@
 """Parameters and multiply-adds, layer by layer.
 
 MACs are multiply-adds of convolutions and linear layers. `Complexity.macs` counts convolutions
-only, as the papers' tables do (deviation C5 of the classifier: the linear layer is left out).
+only, as the papers' tables do (D24).
 """
 
 from __future__ import annotations
