@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from close import assert_within
 from PIL import Image
 from torchvision.transforms import v2
 
+from close import assert_within
 from espnetv2.data.preprocess import CONVENTIONS, Preprocessing
 from espnetv2.errors import UserError
 

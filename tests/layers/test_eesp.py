@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from close import FLOAT64, assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from close import FLOAT64, assert_close
 from espnetv2.layers.conv import halve
 from espnetv2.layers.eesp import EESP, EESPA, StridedEESP, branch_dilations
 

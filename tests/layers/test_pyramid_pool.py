@@ -3,10 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from close import assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from close import assert_close
 from espnetv2.layers.pyramid_pool import PoolingPyramid, PyramidPool
 
 

@@ -101,7 +101,7 @@ def test_every_name_is_counted():
     assert set(counts()) == {*CATALOG, *PUBLISHED}
 
 
-OURS = [name for name in [*list_models(), *PUBLISHED]]
+OURS = [*list_models(), *PUBLISHED]
 
 
 @pytest.mark.parametrize("name", OURS[:: max(1, len(OURS) // 12)])

@@ -3,10 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from close import assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from close import assert_close
 from espnetv2.layers.conv import halve
 from espnetv2.models.backbone import Backbone
 from espnetv2.models.espnetv2 import ABLATIONS, LAYOUTS, ESPNetv2, ESPNetv2Backbone, Layout

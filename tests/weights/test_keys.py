@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from crcfill import crcfill, read_shapes
 
+from crcfill import crcfill, read_shapes
 from espnetv2.errors import UserError
 from espnetv2.models.catalog import entry
 from espnetv2.weights import keys

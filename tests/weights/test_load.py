@@ -8,9 +8,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 import torch
-from close import assert_close
 from safetensors.torch import save_file
 
+from close import assert_close
 from espnetv2.data.preprocess import CONVENTIONS
 from espnetv2.errors import UserError
 from espnetv2.models.catalog import entry

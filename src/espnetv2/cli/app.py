@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 import typer
 
@@ -31,6 +32,7 @@ app.command()(convert)
 
 def main() -> None:
     """Run a command; a user's mistake is one line and exit code 2."""
+    warnings.filterwarnings("ignore", module="PIL")  # sound pictures with odd EXIF data
     try:
         app()
     except UserError as error:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from espnetv2.cli.size import parse_size
 from espnetv2.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def eval_(
     if dataset not in DATASETS:
         raise unknown("data set", dataset, DATASETS)
     protocols = choose(protocol or [], dataset=dataset)
-    shape = None if size is None else _size(size)
+    shape = None if size is None else parse_size(size)
 
     import torch
     from rich.console import Console
@@ -87,13 +87,6 @@ def eval_(
         print(json.dumps({**head, "scores": [score.to_json() for score in scores.values()]}))
     else:
         _show(console, list(scores.values()))
-
-
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)[xX](\d+)", text)
-    if match is None:
-        raise UserError(f"--size {text!r}: expected height x width, such as 512x1024")
-    return int(match[1]), int(match[2])
 
 
 def _check_task(task: str, dataset: str) -> None:

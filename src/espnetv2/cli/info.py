@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from espnetv2.cli.size import parse_size
 from espnetv2.cli.table import print_table
-from espnetv2.errors import UserError
 
 if TYPE_CHECKING:
     from espnetv2.profiling.complexity import Complexity
@@ -35,18 +35,6 @@ def info(
         print(json.dumps(head | {"layers": [layer.__dict__ for layer in counted.layers]}, indent=1))
     else:
         _print_layers(f"{model} at {height}x{width}", counted)
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """(height, width) of "HEIGHTxWIDTH", or of one number for a square.
-
-    >>> parse_size("512x1024"), parse_size("224")
-    ((512, 1024), (224, 224))
-    """
-    sides = text.lower().split("x")
-    if not 1 <= len(sides) <= 2 or not all(side.isdecimal() and int(side) for side in sides):
-        raise UserError(f"size {text!r} is not HEIGHTxWIDTH, such as 512x1024")
-    return int(sides[0]), int(sides[-1])
 
 
 def _totals(counted: Complexity) -> dict[str, Any]:

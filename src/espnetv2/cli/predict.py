@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from espnetv2.cli.size import parse_size
 from espnetv2.errors import UserError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def predict(
     ] = False,
 ) -> None:
     """Look at pictures and videos; write drawings, masks, boxes and JSON files."""
-    shape = None if size is None else _size(size)
+    shape = None if size is None else parse_size(size)
     if overlap is not None and tile is None:
         raise UserError("--overlap needs --tile; give both")
 
@@ -251,10 +251,3 @@ def _progress() -> Iterator[Progress]:
         redirect_stdout=sys.stdout.isatty(),  # what goes into a pipe must stay there
     ) as progress:
         yield progress
-
-
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)(?:[xX](\d+))?", text)
-    if match is None:
-        raise UserError(f"--size {text}: expected HEIGHTxWIDTH, such as 512x1024")
-    return int(match[1]), int(match[2] or match[1])

@@ -20,7 +20,7 @@ class ESP(nn.Module):
     input is added where the shapes agree, and only then come norm and PReLU. Unlike in the EESP
     unit, dilation 1 stays out of the sums and there is no norm and no activation inside.
 
-    Paper: espnet sec. 3.
+    Paper: espnet.
     Shape: (B, in_channels, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride))
 
     Args:

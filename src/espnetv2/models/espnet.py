@@ -25,12 +25,12 @@ class ESPNetBackbone(nn.Module):
     Two levels of ESP units; each level hands on its first and its last map, and the image,
     pooled to size, enters again before every reduction.
 
-    Paper: espnet sec. 3, Fig. 4.
+    Paper: espnet.
     Shape: (B, in_channels, H, W) -> [(B, channels[i], ceil(H / strides[i]), ceil(W / strides[i]))]
 
     Args:
-        p: ESP units at stride 4, beside the strided one (alpha_2 in the paper).
-        q: ESP units at stride 8, beside the strided one (alpha_3 in the paper).
+        p: ESP units at stride 4, beside the strided one.
+        q: ESP units at stride 8, beside the strided one.
         skip: What the finest output is: 16 channels of the stem, or these and the image,
             normalised together.
 
@@ -80,7 +80,7 @@ class ESPNetBackbone(nn.Module):
 class ESPNetC(nn.Module):
     """ESPNet-C: the encoder with a 1x1 classifier, trained first and on labels reduced 8 times.
 
-    Paper: espnet sec. 3, Fig. 4a-c.
+    Paper: espnet.
     Shape: (B, in_channels, H, W) -> logits (B, num_classes, ceil(H / 8), ceil(W / 8))
 
     Args:
@@ -116,7 +116,7 @@ class ESPNet(nn.Module):
     The maps double by transposed convolutions 2x2; where a stage's size was odd, the surplus row
     or column is cut off.
 
-    Paper: espnet sec. 3, Fig. 4d.
+    Paper: espnet.
     Shape: (B, in_channels, H, W) -> logits (B, num_classes, H, W)
 
     Args:

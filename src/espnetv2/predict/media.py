@@ -67,13 +67,20 @@ def find_sources(inputs: Sequence[str], *, out: Path | None = None) -> list[Sour
     return sources
 
 
+PICTURE_FOLDERS = ("images", "JPEGImages")
+"""Where a data set's folder keeps its pictures; looked into if it holds none itself."""
+
+
 def _expand(word: str) -> Iterator[tuple[Literal["picture", "video", "camera"], str]]:
     if "://" in word:
         raise UserError(f"{word}: is an address, not a file; download it first")
     path = Path(word)
     if path.is_dir():
         found = [entry for entry in sorted(path.iterdir()) if _is_source(entry)]
-        if not found:
+        inner = [path / name for name in PICTURE_FOLDERS if (path / name).is_dir()]
+        if not found and inner:
+            yield from _expand(str(inner[0]))
+        elif not found:
             raise UserError(f"{word}: no picture or video in this folder; name another one")
         yield from ((_kind(entry), str(entry)) for entry in found)
     elif path.exists():

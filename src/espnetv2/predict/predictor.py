@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from espnetv2.data.pictures import open_picture
 from espnetv2.data.voc import bit_palette
 from espnetv2.errors import UserError
+from espnetv2.layers.conv import resize
 from espnetv2.predict.tiling import labels_in_bands, segment_tiled
 from espnetv2.tasks import classify, detect, segment
 from espnetv2.tasks.results import Classification, Detections, SegmentationMask
@@ -178,6 +179,9 @@ class Predictor:
 
     def _mask(self, logits: Tensor, size: tuple[int, int]) -> SegmentationMask:
         """(1, classes, h, w) -> the result, without holding all logits of a large picture."""
+        inputs = self.preprocessing.size or size
+        if logits.shape[2] < inputs[0]:  # ESPNet-C answers at 1/8: D53
+            logits = resize(logits, inputs)
         if self.enlarge == "bilinear" and logits.shape[1] * size[0] * size[1] > LARGEST_LOGITS:
             return SegmentationMask(labels_in_bands(logits[0], size), self.classes, self._colours)
         decoded = segment.decode(logits, [size], self.classes, self._colours, enlarge=self.enlarge)

@@ -89,9 +89,9 @@ def measure(
     example = torch.zeros(shape, device=device, dtype=torch.long if word else torch.float32)
     training = network.training
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as flops:
-            with nullcontext() if word else tracked(example):
-                network.eval()(example)
+        follow = nullcontext() if word else tracked(example)
+        with torch.no_grad(), FlopCounterMode(display=False) as flops, follow:
+            network.eval()(example)
     finally:
         network.train(training)
         for hook in hooks:

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
 from espnetv2.data.preprocess import Preprocessing
 from espnetv2.data.sample import Dataset
 from espnetv2.errors import UserError, unknown
+from espnetv2.layers.conv import resize
 from espnetv2.tasks.meters import ClassificationMeter, SegmentationMeter
 from espnetv2.tasks.protocols import PROTOCOLS, ClassificationProtocol, SegmentationProtocol
 from espnetv2.tasks.scores import Scores
@@ -78,9 +78,7 @@ def network_predict(
         logits: Tensor = network(batch)
         if logits.ndim == 4 and logits.shape[2:] != batch.shape[2:]:
             # D53: ESPNet-C answers at 1/8; its script enlarged as torch 0.3 did
-            logits = F.interpolate(
-                logits, size=batch.shape[2:], mode="bilinear", align_corners=True
-            )
+            logits = resize(logits, (batch.shape[2], batch.shape[3]))
         return logits
 
     return predict

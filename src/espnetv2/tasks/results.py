@@ -66,7 +66,9 @@ class SegmentationMask:
     @property
     def shares(self) -> dict[str, float]:
         """The share of pixels of each class that occurs, largest first."""
-        counts = np.bincount(self.mask.ravel(), minlength=len(self.classes))
+        counts = np.zeros(len(self.classes), np.int64)
+        for top in range(0, len(self.mask), 1024):  # bincount copies its input as int64
+            counts += np.bincount(self.mask[top : top + 1024].ravel(), minlength=len(counts))
         order = sorted(np.flatnonzero(counts), key=lambda index: (-counts[index], index))
         return {self.classes[index]: float(counts[index] / self.mask.size) for index in order}
 

@@ -7,7 +7,6 @@ the classifier's, behind `base_net.basenet.` in the file and behind `backbone.` 
 
 from __future__ import annotations
 
-
 from espnetv2.weights.espnetv2_keys import Patterns, conv_norm_act, pyramid
 
 PATTERNS: Patterns = (

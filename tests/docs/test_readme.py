@@ -1,0 +1,62 @@
+"""Every command and every piece of Python in the README and in docs/ runs."""
+
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands():
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for line in "\n".join(re.findall(r"```bash\n(.*?)```", text, re.S)).splitlines():
+            words = line.partition(" #")[0].strip()
+            if words.startswith("espnetv2 "):
+                marks = [pytest.mark.slow] if " eval " in words else []
+                found.append(pytest.param(words, id=words[:60], marks=marks))
+    return found
+
+
+@pytest.fixture
+def desk(tmp_path, shared, monkeypatch):
+    """A folder with everything that the pages name."""
+    monkeypatch.setenv("ESPNETV2_WEIGHTS", str(shared / "weights"))
+    monkeypatch.chdir(tmp_path)
+    cat = ROOT / "examples" / "pictures" / "cat.jpg"
+    (tmp_path / "holiday").mkdir()
+    for name in ("street.jpg", "cat.jpg", "holiday/one.jpg"):
+        shutil.copy(cat, tmp_path / name)
+    Image.open(cat).resize((1500, 1200)).save(tmp_path / "slide.png")
+    shutil.copy(shared / "data" / "video" / "road_1280x720.mp4", tmp_path / "clip.mp4")
+    shutil.copy(shared / "weights" / "espnet" / "encoder" / "espnet_p_2_q_3.pth", "official.pth")
+    return tmp_path
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("command", commands())
+def test_command_runs(command, desk, shared):
+    places = {
+        "MODEL": "espnetv2_seg_s0_5.edgenets_voc_256",
+        "INPUT...": "cat.jpg",
+        "DIR": str(shared / "data" / "camvid") if "eval" in command else "out",
+    }
+    words = [places.get(word, word) for word in shlex.split(command)]
+    done = subprocess.run(
+        [sys.executable, "-m", *words], capture_output=True, text=True, check=False, cwd=desk
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_runs(code, desk):
+    exec(compile(code, "page", "exec"), {})
