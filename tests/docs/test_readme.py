@@ -57,6 +57,9 @@ def test_command_runs(command, desk, shared):
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("code", blocks("python"))
-def test_python_runs(code, desk):
-    exec(compile(code, "page", "exec"), {})
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_runs(page, desk):
+    """A page's pieces follow one another."""
+    text = page.read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    exec(compile(code, page.name, "exec"), {})
