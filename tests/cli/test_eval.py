@@ -106,7 +106,7 @@ def test_a_folder_of_classes_is_judged_by_the_networks_names(run, tmp_path):
     [
         (["segmenter", "--dataset", "camvd"], "unknown data set 'camvd'; did you mean camvid"),
         (["segmenter", "--dataset", "camvid", "--protocol", "offical"], "did you mean official"),
-        (["segmenter", "--dataset", "camvid", "--size", "32"], "--size '32': expected height x"),
+        (["segmenter", "--dataset", "camvid", "--size", "wide"], "size 'wide' is not HEIGHTxWIDTH"),
         (["segmenter", "--dataset", "camvid", "--split", "no"], "no folder"),
         (["segmenter", "--dataset", "imagefolder"], "imagefolder is for classification"),
         (["segmenter", "--dataset", "camvid", "--squashed"], "--squashed is for --dataset voc"),
