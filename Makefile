@@ -20,10 +20,10 @@ $(VENV)/.ready: requirements/test.txt pyproject.toml | $(UV)
 demo: setup
 	$(BIN)/espnetv2 predict espnetv2_seg_s2_0.edgenets_voc_256 examples/pictures --out demo
 
-test: setup lint
+test: setup
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
-test-all: setup lint
+test-all: setup
 	$(BIN)/python -m pytest -n 2
 
 lint: setup
