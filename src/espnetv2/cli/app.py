@@ -12,6 +12,7 @@ from espnetv2.cli.eval import eval_
 from espnetv2.cli.info import info
 from espnetv2.cli.models import models
 from espnetv2.cli.predict import predict
+from espnetv2.cli.train import train
 from espnetv2.errors import UserError
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app.command()(info)
 app.command()(predict)
 app.command("eval")(eval_)
 app.command()(convert)
+app.command()(train)
 
 
 def main() -> None:

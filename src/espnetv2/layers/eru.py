@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from espnetv2.errors import UserError
+from espnetv2.layers.recurrence import recur
 
 TAPS = 3
 """Kernel size of the depth-wise convolutions, as in the 2-D unit."""
@@ -90,9 +91,14 @@ class ERU(nn.Module):
     def forward(self, x: Tensor, state: ERUState) -> tuple[Tensor, ERUState]:
         """See the class."""
         transformed, context = self.transform(x, state.context)
+        steps = transformed + self.bias  # (T, B, 4 width)
         hidden, cell = state.hidden, state.cell
+        if self.training and self.recurrence.groups == 1:
+            weight = self.recurrence.weight[0]
+            states, hidden, cell = recur(steps, weight, hidden, cell)
+            return states, ERUState(hidden, cell, context)
         outputs = []
-        for step in (transformed + self.bias).unbind(0):  # (B, 4 width)
+        for step in steps.unbind(0):  # (B, 4 width)
             gates = step + self.recurrence(hidden)
             switches, candidate = gates.split([3 * self.width, self.width], dim=1)
             enter, forget, leave = switches.sigmoid().chunk(3, dim=1)

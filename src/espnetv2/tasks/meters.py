@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
-from torch import Tensor
+import torch
 
 from espnetv2.data.sample import Dataset, Sample
 from espnetv2.errors import UserError
@@ -14,6 +15,26 @@ from espnetv2.tasks import confusion, segment
 from espnetv2.tasks.confusion import Confusion
 from espnetv2.tasks.protocols import ClassificationProtocol, SegmentationProtocol
 from espnetv2.tasks.scores import ClassScore, Scores
+
+
+class Meter(Protocol):
+    """Counts what predictions and truth have in common."""
+
+    def update(self, answers: Any, samples: Sequence[Any]) -> None:
+        """Count a batch of predictions."""
+        ...
+
+    def counts(self) -> Any:
+        """All that was counted, for another process."""
+        ...
+
+    def add(self, counts: Any) -> None:
+        """Count what another process has."""
+        ...
+
+    def scores(self, *, pictures: int, seconds: float) -> list[Scores]:
+        """One result per protocol."""
+        ...
 
 
 class SegmentationMeter:
@@ -29,7 +50,7 @@ class SegmentationMeter:
         self.confusions = {way: Confusion(dataset.scored) for way in ways}
         self.channels = 0
 
-    def update(self, logits: Tensor, samples: Sequence[Sample]) -> None:
+    def update(self, answers: Any, samples: Sequence[Sample]) -> None:
         """Count a batch.
 
         Shape: logits (B, classes, h, w)
@@ -38,6 +59,7 @@ class SegmentationMeter:
             UserError: The network has fewer classes than the data set scores, or more than its
                 classes and void.
         """
+        logits = torch.as_tensor(answers)
         self._check(logits)
         self.channels = logits.shape[1]
         for one, sample in zip(logits, samples, strict=True):
@@ -51,6 +73,17 @@ class SegmentationMeter:
                 else:
                     counts.update(segment.label_map(one, target.shape, enlarge=enlarge), target)
 
+    def counts(self) -> tuple[int, dict[tuple[str, str], np.ndarray]]:
+        """See `Meter`."""
+        return self.channels, {way: one.counts for way, one in self.confusions.items()}
+
+    def add(self, counts: tuple[int, dict[Any, np.ndarray]]) -> None:
+        """See `Meter`."""
+        channels, matrices = counts
+        self.channels = max(self.channels, channels)
+        for way, matrix in matrices.items():
+            self.confusions[way].counts += matrix
+
     def scores(self, *, pictures: int, seconds: float) -> list[Scores]:
         """One result per protocol."""
         return [
@@ -58,7 +91,7 @@ class SegmentationMeter:
             for name, protocol in self.protocols.items()
         ]
 
-    def _check(self, logits: Tensor) -> None:
+    def _check(self, logits: torch.Tensor) -> None:
         if logits.ndim != 4:
             raise UserError(
                 f"the network gives outputs of shape {tuple(logits.shape)}, not label maps; "
@@ -110,7 +143,7 @@ class ClassificationMeter:
         self.deepest = max(depth for protocol in protocols.values() for depth in protocol.top)
         self.ranks: Counter[tuple[int, int]] = Counter()
 
-    def update(self, logits: Tensor, samples: Sequence[Sample]) -> None:
+    def update(self, answers: Any, samples: Sequence[Sample]) -> None:
         """Count a batch.
 
         Shape: logits (B, classes)
@@ -118,7 +151,7 @@ class ClassificationMeter:
         Raises:
             UserError: The network has another number of classes than the data set.
         """
-        classes = len(self.dataset.classes)
+        logits, classes = torch.as_tensor(answers), len(self.dataset.classes)
         if logits.ndim != 2 or logits.shape[1] != classes:
             raise UserError(
                 f"the network gives outputs of shape {tuple(logits.shape)}, not scores of the "
@@ -128,6 +161,14 @@ class ClassificationMeter:
         for row, sample in zip(best, samples, strict=True):
             target = int(sample.target)
             self.ranks[target, row.index(target) if target in row else self.deepest] += 1
+
+    def counts(self) -> Counter[tuple[int, int]]:
+        """See `Meter`."""
+        return self.ranks
+
+    def add(self, counts: Counter[tuple[int, int]]) -> None:
+        """See `Meter`."""
+        self.ranks.update(counts)
 
     def scores(self, *, pictures: int, seconds: float) -> list[Scores]:
         """One result per protocol."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from espnetv2.errors import UserError, unknown
 
@@ -25,6 +25,7 @@ class SegmentationProtocol:
         summary: One line for people.
     """
 
+    task: ClassVar[str] = "segmentation"
     at: Literal["picture", "network"]
     enlarge: Literal["nearest", "bilinear"]
     void: bool
@@ -40,11 +41,57 @@ class ClassificationProtocol:
         summary: One line for people.
     """
 
+    task: ClassVar[str] = "classification"
     top: tuple[int, ...]
     summary: str
 
 
-Protocol = SegmentationProtocol | ClassificationProtocol
+@dataclass(frozen=True)
+class MultiLabelProtocol:
+    """Which classes are in a picture: F1 and average precision.
+
+    Attributes:
+        summary: One line for people.
+    """
+
+    task: ClassVar[str] = "classification"
+    summary: str
+
+
+@dataclass(frozen=True)
+class DetectionProtocol:
+    """Whose average precision.
+
+    Attributes:
+        measure: "voc" averages over all recalls, "voc-2007" over eleven, "coco" over 101 and
+            over ten overlaps.
+        summary: One line for people.
+    """
+
+    task: ClassVar[str] = "detection"
+    measure: Literal["voc", "voc-2007", "coco"]
+    summary: str
+
+
+@dataclass(frozen=True)
+class LanguageProtocol:
+    """How well the next word is predicted.
+
+    Attributes:
+        summary: One line for people.
+    """
+
+    task: ClassVar[str] = "language"
+    summary: str
+
+
+Protocol = (
+    SegmentationProtocol
+    | ClassificationProtocol
+    | MultiLabelProtocol
+    | DetectionProtocol
+    | LanguageProtocol
+)
 
 PROTOCOLS: dict[str, Protocol] = {
     "void-counted": SegmentationProtocol(
@@ -80,6 +127,23 @@ PROTOCOLS: dict[str, Protocol] = {
     "center-crop": ClassificationProtocol(
         top=(1, 5), summary="one centre crop per picture, top-1 and top-5"
     ),
+    "f1": MultiLabelProtocol(
+        summary="whole pictures squashed to the input's size, classes above probability 0.5"
+    ),
+    "voc-11-point": DetectionProtocol(
+        measure="voc-2007",
+        summary="VOC 2007: IoU 0.5, mean precision at eleven recalls, difficult boxes ignored",
+    ),
+    "voc-all-point": DetectionProtocol(
+        measure="voc",
+        summary="VOC since 2010: IoU 0.5, area under the curve, difficult boxes ignored",
+    ),
+    "coco": DetectionProtocol(
+        measure="coco", summary="COCO: mean over IoU 0.50 to 0.95, the best 100 boxes of a picture"
+    ),
+    "perplexity": LanguageProtocol(
+        summary="exp of the mean loss of a word, sentence ends included, state carried on"
+    ),
 }
 
 DEFAULTS: dict[str, tuple[str, ...]] = {
@@ -87,6 +151,10 @@ DEFAULTS: dict[str, tuple[str, ...]] = {
     "cityscapes": ("official",),
     "voc": ("void-ignored",),
     "imagefolder": ("center-crop",),
+    "coco-multilabel": ("f1",),
+    "voc-boxes": ("voc-11-point", "voc-all-point"),
+    "coco-boxes": ("coco",),
+    "text": ("perplexity",),
 }
 """By data set; what the published figures use, where that is known."""
 

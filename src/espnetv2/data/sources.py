@@ -1,0 +1,151 @@
+"""Every layout of training data by name, read into one form: pictures with truth, and counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from espnetv2.data import camvid, cityscapes, image_folder, imagenet
+from espnetv2.data.image_folder import ImageFolder
+from espnetv2.data.masked_pictures import MaskedPictures
+from espnetv2.data.sample import Sample
+from espnetv2.errors import UserError
+
+Palette = tuple[tuple[int, int, int], ...]
+Classes = Sequence[str] | None
+
+
+class Source(Protocol):
+    """Pictures with truth, before any augmentation.
+
+    Attributes:
+        classes: Names by index, as they are matched.
+        shown_classes: Names by index, as people read them.
+        palette: A colour per class, where there are masks.
+    """
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names by index, as they are matched."""
+        ...
+
+    @property
+    def shown_classes(self) -> tuple[str, ...]:
+        """Names by index, as people read them."""
+        ...
+
+    @property
+    def palette(self) -> Palette | None:
+        """A colour per class."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any:
+        """Something with `image`, `target` and `name`."""
+        ...
+
+    def counts(self, index: int, classes: int) -> Tensor:
+        """How often each class occurs in one sample, int64 (classes,); reads no picture."""
+        ...
+
+
+class FolderSource:
+    """Pictures of one class each, in folders."""
+
+    palette: Palette | None = None
+
+    def __init__(self, pictures: ImageFolder) -> None:
+        self.pictures = pictures
+        self.classes = pictures.classes
+        self.shown_classes = _readable(pictures.classes)
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.pictures[index]
+
+    def counts(self, index: int, classes: int) -> Tensor:
+        """See `Source`."""
+        return torch.eye(classes, dtype=torch.int64)[self.pictures.files[index][1]]
+
+
+class MaskSource:
+    """Pictures with label maps; every value from the number of classes up becomes 255."""
+
+    def __init__(self, pictures: MaskedPictures, classes: Classes = None) -> None:
+        self.pictures = pictures
+        self.classes = tuple(classes or pictures.classes[: pictures.scored])
+        if len(self.classes) > len(pictures.classes):
+            raise UserError(
+                f"{len(self.classes)} classes are given, but the data set has "
+                f"{len(pictures.classes)}; shorten the list"
+            )
+        self.shown_classes = self.classes
+        self.palette: Palette | None = pictures.palette[: len(self.classes)]
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.pictures[index]
+        assert isinstance(sample.target, np.ndarray)
+        return Sample(sample.image, self._ignoring(sample.target), sample.name)
+
+    def counts(self, index: int, classes: int) -> Tensor:
+        """See `Source`; pixels."""
+        labels = self.pictures.read_mask(self.pictures.pairs[index][1])
+        return torch.from_numpy(np.bincount(labels.ravel(), minlength=256)[:classes])
+
+    def _ignoring(self, labels: np.ndarray) -> np.ndarray:
+        return np.where(labels < len(self.classes), labels, np.uint8(255))
+
+
+@dataclass(frozen=True)
+class Format:
+    """A layout of training data.
+
+    Attributes:
+        tasks: What it can train.
+        read: Folder, split, classes (or None: find them), task -> the pictures with truth.
+    """
+
+    tasks: tuple[str, ...]
+    read: Callable[[Path, str, Classes, str], Source]
+
+
+def _imagefolder(root: Path, split: str, classes: Classes, task: str) -> Source:
+    return FolderSource(image_folder.read(root, split, classes=classes))
+
+
+def _camvid(root: Path, split: str, classes: Classes, task: str) -> Source:
+    return MaskSource(camvid.read(root, split), classes)
+
+
+def _cityscapes(root: Path, split: str, classes: Classes, task: str) -> Source:
+    return MaskSource(cityscapes.read(root, split), classes)
+
+
+def _readable(names: tuple[str, ...]) -> tuple[str, ...]:
+    """ImageNet's words where every name is one of its ids."""
+    if not all(map(imagenet.is_wordnet_id, names)):
+        return names
+    if len(names) != 1000 and not set(names) <= set(imagenet.IMAGENETTE):
+        return names
+    words = imagenet.classes()
+    return tuple(words[index] for index in imagenet.indices(names) if index is not None)
+
+
+FORMATS: Mapping[str, Format] = {
+    "imagefolder": Format(("classification",), _imagefolder),
+    "camvid": Format(("segmentation",), _camvid),
+    "cityscapes": Format(("segmentation",), _cityscapes),
+}
+"""Every layout by name."""

@@ -1,0 +1,1 @@
+"""From a recipe to trained weights: schema, schedules, the Lightning module, the run."""

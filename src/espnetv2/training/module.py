@@ -1,0 +1,128 @@
+"""The Lightning module around any task with pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor, nn
+
+from espnetv2.errors import UserError
+from espnetv2.tasks.training import TrainingTask
+from espnetv2.training.mixing import mix
+from espnetv2.training.recipe import Recipe
+
+
+class TrainingModule(L.LightningModule):
+    """One network, one task, one recipe.
+
+    The learning rate is set before every step as a pure function of the progress, and the random
+    numbers of a step (dropout, mixing) are seeded by its number: nothing of either needs to be
+    stored for an exact resume.
+
+    Args:
+        steps: Optimiser steps of an epoch, for schedules that move within it.
+        teacher: Network whose logits the classifier also follows (distillation).
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        task: TrainingTask,
+        recipe: Recipe,
+        *,
+        steps: int,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.task = task
+        self.recipe = recipe
+        self.steps = steps
+        self.valid: Any = task.metrics()
+
+    def training_step(self, batch: Any, index: int) -> Tensor:
+        """Loss of one batch."""
+        images, targets = batch
+        if self.recipe.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        images, targets = mix(
+            images, targets, loss=self.recipe.loss, classes=getattr(self.task, "num_classes", 0)
+        )
+        loss, _ = self.task.loss(self.network, images, targets)
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"the loss is {loss.item()} at epoch {self.current_epoch}, batch {index}; the last "
+                "good checkpoint is kept: lower the learning rate or set clip"
+            )
+        self.log("loss", loss.detach(), on_step=False, on_epoch=True, sync_dist=True)
+        return loss
+
+    def on_train_batch_start(self, batch: Any, index: int) -> None:
+        """Set the rate and the random numbers of this step."""
+        schedule = self.recipe.schedule
+        epoch: float = self.current_epoch
+        if schedule.smooth:
+            epoch += index / max(1, self.steps)
+        rate = schedule.at(epoch, self.recipe.epochs)
+        optimizer: Any = self.optimizers()
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["factor"]
+        step = self.current_epoch * 1_000_003 + index
+        torch.manual_seed((self.recipe.seed * 7919 + step) * 64 + self.global_rank)
+
+    def on_train_epoch_start(self) -> None:
+        """Keep frozen norms frozen: Lightning has just put everything into training mode."""
+        if self.recipe.freeze_norm == "frozen":
+            for norm in norms(self.network):
+                norm.eval()
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        """Count one batch; loss beside it."""
+        images, targets = batch
+        loss, outputs = self.task.loss(self.network, images, targets)
+        self.task.update(self.valid, outputs, targets)
+        self.log("val_loss", loss, on_epoch=True, sync_dist=True, batch_size=len(images))
+
+    def on_validation_epoch_end(self) -> None:
+        """Scores over all processes."""
+        for name, score in self.task.scores(self.valid).items():
+            # the metric has gathered over processes already: every one logs the same value
+            self.log(f"val_{name}", score, rank_zero_only=False)
+        self.valid.reset()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """One optimiser; groups by place and by whether they decay."""
+        if self.recipe.freeze_norm != "no":
+            for norm in norms(self.network):
+                norm.requires_grad_(False)
+        return make_optimizer(self.network, self.recipe)
+
+
+def norms(network: nn.Module) -> list[nn.Module]:
+    """All batch norms of a network."""
+    return [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
+
+
+def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser; every group has a `factor` on the scheduled rate."""
+    spec = recipe.optimizer
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            inner = name.startswith(("backbone.", "encoder."))
+            decays = spec.decay_norms or parameter.dim() > 1
+            groups.setdefault((inner, decays), []).append(parameter)
+    parameters = [
+        {
+            "params": members,
+            "factor": 1.0 if inner else spec.head_factor,
+            "weight_decay": spec.weight_decay if decays else 0.0,
+        }
+        for (inner, decays), members in groups.items()
+    ]
+    rate = recipe.schedule.at(0, recipe.epochs)
+    if spec.name == "sgd":
+        return torch.optim.SGD(parameters, lr=rate, momentum=spec.momentum, nesterov=spec.nesterov)
+    kind = torch.optim.Adam if spec.name == "adam" else torch.optim.AdamW
+    return kind(parameters, lr=rate, betas=spec.betas)

@@ -1,0 +1,247 @@
+"""Recipes: what to train, on what, how. Short YAML files that state a base and what differs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from espnetv2.errors import UserError, unknown
+from espnetv2.training.schedules import Cosine, Schedule
+
+Task = Literal["classification", "multilabel", "segmentation", "detection", "language"]
+SHIPPED = Path(__file__).with_name("recipes")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(_Section):
+    """What to read and how to vary it.
+
+    Attributes:
+        format: Of the folder, a key of `data.training_sets.FORMATS`.
+        size: (height, width) of the network's input.
+        convention: Of preprocessing, a key of `data.preprocess.CONVENTIONS`.
+        augment: Policy of `data.transforms` for training pictures.
+        classes: Names, where the folder does not tell them.
+        batch_size: Pictures a step and process.
+        workers: Processes that read ahead.
+    """
+
+    format: str = "imagefolder"
+    train_split: str = "train"
+    val_split: str = "val"
+    size: tuple[int, int] = (224, 224)
+    convention: str = "imagenet"
+    augment: str = "none"
+    classes: tuple[str, ...] | None = None
+    batch_size: int = Field(default=32, ge=1)
+    workers: int = Field(default=2, ge=0)
+
+
+class Optimizer(_Section):
+    """How weights move.
+
+    Attributes:
+        head_factor: Learning rate of everything behind the backbone, relative to the backbone's.
+        decay_norms: Whether weight decay reaches norms, slopes and biases, as the official code
+            has it.
+    """
+
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    momentum: float = 0.9
+    nesterov: bool = False
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 4e-5
+    head_factor: float = 1.0
+    decay_norms: bool = True
+
+
+class Loss(_Section):
+    """What is minimised.
+
+    Attributes:
+        class_weights: "none", "inverse-log" (1 / ln(1.10 + share), counted on the training
+            split), or a factor per class.
+        auxiliary: Weight of the auxiliary logits of networks that have them.
+        mixup: Parameter of the beta distribution that mixes pictures; 0 for none.
+        cutmix: The same for pasted rectangles.
+    """
+
+    label_smoothing: float = 0.0
+    class_weights: Literal["none", "inverse-log"] | tuple[float, ...] = "none"
+    auxiliary: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+
+class Language(_Section):
+    """What only language models have; see `training.language.LanguageSettings`."""
+
+    eval_batch: int = 10
+    bptt: int = 70
+    clip: float = 0.25
+    alpha: float = 2.0
+    beta: float = 1.0
+    dropout: float = 0.5
+    trigger: int = 5
+    rate: float = 30.0
+    weight_decay: float = 1.2e-6
+
+
+class Recipe(_Section):
+    """One training run, or several stages of one.
+
+    Attributes:
+        model: Name in the catalog.
+        options: Of the network's builder, beside the class count.
+        weights: What to start from: a published name or a file; None for fresh weights.
+        precision: Of the arithmetic, as Lightning names it.
+        ema: Decay of the weights' moving average; None for none.
+        freeze_norm: "frozen" keeps norms as they are; "official" keeps only their scale and
+            bias, as the official code's flag in effect does; "no" trains them.
+        stages: What differs in each of several runs, every one starting from the one before.
+        expect: The score to expect, in words.
+    """
+
+    task: Task
+    model: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    weights: str | None = None
+    data: Data = Data()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Cosine(name="cosine", rate=0.1)
+    loss: Loss = Loss()
+    language: Language = Language()
+    epochs: int = Field(default=1, ge=1)
+    accumulate: int = Field(default=1, ge=1)
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    channels_last: bool = False
+    clip: float | None = None
+    ema: float | None = None
+    early_stopping: int | None = None
+    freeze_norm: Literal["no", "frozen", "official"] = "no"
+    seed: int = 1882
+    stages: tuple[dict[str, Any], ...] = ()
+    expect: str = ""
+
+
+def list_recipes() -> list[str]:
+    """Names of the shipped recipes."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def load_recipe(name_or_file: str | Path, *, changes: list[str] | None = None) -> Recipe:
+    """Read a shipped recipe or a YAML file, with changes such as `optimizer.momentum=0.8`.
+
+    Raises:
+        UserError: No such recipe or file, YAML that cannot be read, an unknown field (the
+            closest one is offered) or a value out of range.
+    """
+    values = _resolve(str(name_or_file), seen=())
+    for change in changes or []:
+        _apply(values, change)
+    return parse(values, source=str(name_or_file))
+
+
+def parse(values: dict[str, Any], *, source: str) -> Recipe:
+    """A recipe of plain values.
+
+    Raises:
+        UserError: As `load_recipe`.
+    """
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, source) from error
+
+
+def stage_recipes(recipe: Recipe) -> list[Recipe]:
+    """The runs of a recipe: one, or one per stage with the stage's changes merged in."""
+    if not recipe.stages:
+        return [recipe]
+    plain = recipe.model_dump(exclude={"stages"})
+    return [
+        parse(_merge(plain, stage), source=f"stage {number}")
+        for number, stage in enumerate(recipe.stages, start=1)
+    ]
+
+
+def _resolve(name: str, *, seen: tuple[str, ...]) -> dict[str, Any]:
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        path = SHIPPED / f"{name}.yaml"
+        if not path.is_file():
+            raise unknown("recipe", name, list_recipes())
+    if name in seen:
+        raise UserError(f"recipe {name} is its own base; break the circle {' -> '.join(seen)}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise UserError(f"recipe {path} cannot be read ({error.strerror})") from error
+    except yaml.YAMLError as error:
+        first = str(error).splitlines()[0]
+        raise UserError(f"recipe {path} is not YAML ({first})") from error
+    if not isinstance(values, dict):
+        raise UserError(f"recipe {path} must hold fields such as `model:`, not {values!r}")
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    return _merge(_resolve(str(base), seen=(*seen, name)), values)
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` on top of `base`, section by section; a schedule of another name replaces it."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        renamed = isinstance(value, dict) and isinstance(old, dict) and "name" in value
+        if renamed and value["name"] != old.get("name"):  # type: ignore[union-attr]
+            merged[key] = value
+        elif isinstance(value, dict) and isinstance(old, dict):
+            merged[key] = _merge(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _apply(values: dict[str, Any], change: str) -> None:
+    path, sign, text = change.partition("=")
+    if not sign or not path:
+        raise UserError(f"--set {change!r}: expected FIELD=VALUE, such as optimizer.momentum=0.8")
+    *sections, last = path.split(".")
+    for section in sections:
+        inner = values.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"--set {change!r}: {section} is a value, not a section")
+        values = inner
+    values[last] = yaml.safe_load(text)
+
+
+def _explain(error: ValidationError, source: str) -> UserError:
+    """The first problem in one line, with the closest field for a typo."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = _fields(first["loc"][:-1])
+        return UserError(f"{source}: {unknown('field', where, known)}")
+    return UserError(f"{source}: {where or 'recipe'}: {first['msg']} (got {first['input']!r})")
+
+
+def _fields(location: tuple[int | str, ...]) -> list[str]:
+    """Dotted names of the fields of a section."""
+    model: type[BaseModel] = Recipe
+    prefix = ""
+    for part in location:
+        if part == "schedule":
+            break
+        annotation = (
+            model.model_fields[str(part)].annotation if part in model.model_fields else None
+        )
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model, prefix = annotation, f"{prefix}{part}."
+    return [f"{prefix}{name}" for name in model.model_fields]
