@@ -14,31 +14,28 @@ from espnetv2.errors import UserError, unknown
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from espnetv2.data.sample import Dataset
+    from espnetv2.predict.predictor import Predictor
     from espnetv2.tasks.scores import Scores
-
-_TITLES = {
-    "mean_iou": "mean IoU",
-    "mean_recall": "class average (mean recall)",
-    "global_accuracy": "global accuracy",
-    "category_mean_iou": "mean IoU of categories",
-    "meter_mean_iou": "mean IoU with the untrained channel",
-    "top1": "top-1",
-    "top5": "top-5",
-}
-_HEADS = {"iou": "IoU", "top1": "top-1", "top5": "top-5"}
 
 
 def eval_(
     model: Annotated[str, typer.Argument(help="A published name or a weights file.")],
-    dataset: Annotated[str, typer.Option(help="camvid, cityscapes, voc or imagefolder.")],
+    dataset: Annotated[
+        str,
+        typer.Option(
+            help="camvid, cityscapes, voc, imagefolder, coco-multilabel, voc-boxes, coco-boxes "
+            "or text."
+        ),
+    ],
     data: Annotated[Path, typer.Option(help="Folder of the data set; see docs/datasets.md.")],
     split: Annotated[str, typer.Option(help="train, val, test, ...")] = "val",
     protocol: Annotated[
         list[str] | None,
         typer.Option(help='How to score; may be repeated; "all" for every one that fits.'),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first pictures.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first pictures, or segments of 70 words.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures per forward pass.")] = 1,
     size: Annotated[
         str | None, typer.Option(metavar="HxW", help="Input size; the weights' own by default.")
@@ -46,132 +43,185 @@ def eval_(
     squashed: Annotated[
         bool, typer.Option(help="voc: pictures were resized to one size, masks were not.")
     ] = False,
+    submit: Annotated[
+        Path | None, typer.Option(help="cityscapes: write label maps for its server here.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document instead of tables.")
     ] = False,
 ) -> None:
-    """Judge a network on a data set, under named protocols; all share one forward pass."""
-    from espnetv2.data.catalog import DATASETS
-    from espnetv2.tasks.protocols import choose
+    """Judge a network on a data set, under named protocols; all share one forward pass.
 
-    if dataset not in DATASETS:
-        raise unknown("data set", dataset, DATASETS)
+    Under torchrun the processes share the pictures, and each is judged once.
+    """
+    from espnetv2.tasks.protocols import DEFAULTS, choose
+
+    if dataset not in DEFAULTS:
+        raise unknown("data set", dataset, DEFAULTS)
     protocols = choose(protocol or [], dataset=dataset)
     shape = None if size is None else parse_size(size)
+    for option, value, only in (
+        ("--squashed", squashed, "voc"),
+        ("--submit", submit, "cityscapes"),
+    ):
+        if value and dataset != only:
+            raise UserError(f"{option} is for --dataset {only}, not {dataset}; leave it out")
 
     import torch
     from rich.console import Console
 
-    from espnetv2.predict.predictor import load
-    from espnetv2.tasks.evaluate import evaluate, network_predict
+    from espnetv2.cli.score_tables import show
+    from espnetv2.tasks import ranks
 
     if threads is not None:
         torch.set_num_threads(threads)
-    predictor = load(model, device=device, size=shape)
-    _check_task(predictor.task, dataset)
-    samples = _read(dataset, data, split, classes=predictor.classes, squashed=squashed)
-    console = Console(stderr=as_json)
-    with _Progress(console) as progress:
+    with ranks.joined() as local:
+        rank, world = ranks.place()
+        console = Console(stderr=as_json, quiet=rank > 0)
+        where = f"cuda:{local}" if device == "cuda" and world > 1 else device
+        if dataset == "text":
+            name, scores = _judge_text(
+                model, data, split, batch_size=batch_size, limit=limit, device=where
+            )
+        else:
+            from espnetv2.predict.predictor import load
+
+            predictor = load(model, device=where, size=shape)
+            name = predictor.name
+            scores = _judge_pictures(
+                predictor,
+                _read(dataset, data, split, predictor=predictor, squashed=squashed),
+                protocols,
+                console,
+                batch_size=batch_size,
+                limit=limit,
+                submit=submit,
+            )
+    if rank > 0:
+        return
+    if as_json:
+        head = {"model": model, "network": name, "dataset": dataset, "split": split}
+        print(json.dumps({**head, "scores": [score.to_json() for score in scores]}))
+    else:
+        show(console, scores)
+
+
+def _judge_pictures(
+    predictor: Predictor,
+    samples: Any,
+    protocols: tuple[str, ...],
+    console: Console,
+    *,
+    batch_size: int,
+    limit: int | None,
+    submit: Path | None,
+) -> list[Scores]:
+    from espnetv2.cli.score_tables import Progress
+    from espnetv2.tasks.evaluate import evaluate
+    from espnetv2.tasks.protocols import PROTOCOLS, SegmentationProtocol
+    from espnetv2.tasks.submission import CityscapesSubmission
+
+    writer = None
+    first = PROTOCOLS[protocols[0]]
+    if submit is not None and isinstance(first, SegmentationProtocol):
+        writer = CityscapesSubmission(submit, enlarge=first.enlarge)
+    with Progress(console) as progress:
         scores = evaluate(
-            network_predict(predictor.model, predictor.preprocessing, device=predictor.device),
+            _engine(predictor, protocols[0]),
             samples,
             protocols,
             batch_size=batch_size,
             limit=limit,
             progress=progress.update,
+            observe=writer,
         )
-    if as_json:
-        head = {"model": model, "network": predictor.name, "dataset": dataset, "split": split}
-        print(json.dumps({**head, "scores": [score.to_json() for score in scores.values()]}))
-    else:
-        _show(console, list(scores.values()))
+    return list(scores.values())
+
+
+def _engine(predictor: Predictor, protocol: str) -> Any:
+    """Pictures to answers, the way the protocol's task needs it."""
+    from dataclasses import replace
+
+    from espnetv2.tasks.evaluate import detector_predict, network_predict
+
+    network, preprocessing = predictor.model, predictor.preprocessing
+    if predictor.task == "detection":
+        return detector_predict(network, preprocessing, predictor.classes, device=predictor.device)
+    if protocol == "f1":  # all of the picture counts, so nothing is cropped
+        preprocessing = replace(preprocessing, fit="stretch")
+    return network_predict(network, preprocessing, device=predictor.device)
+
+
+def _judge_text(
+    model: str, root: Path, split: str, *, batch_size: int, limit: int | None, device: str
+) -> tuple[str, list[Scores]]:
+    import time
+
+    from espnetv2.tasks.language import evaluate_text
+    from espnetv2.tasks.scores import Scores
+    from espnetv2.weights.load import load_network
+
+    loaded = load_network(model)
+    _check_task(loaded.task, "text")
+    try:
+        network: Any = loaded.network.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {device!r} is not available here; use cpu") from error
+    tokens = _tokens(root, split, network, loaded.classes)
+    start = time.perf_counter()
+    found = evaluate_text(network, tokens, batch=batch_size, limit=limit)
+    seconds = time.perf_counter() - start
+    metrics = {"perplexity": found.perplexity, "loss": found.loss}
+    return loaded.name, [Scores("perplexity", metrics, {}, found.words, seconds, unit="words")]
+
+
+def _tokens(root: Path, split: str, network: Any, words: tuple[str, ...]) -> Any:
+    """A part of the corpus in the numbers of the network's words."""
+    from espnetv2.data.corpus import UNKNOWN, encode, read_corpus
+
+    corpus = read_corpus(root)
+    parts = {"train": corpus.train, "val": corpus.valid, "valid": corpus.valid, "test": corpus.test}
+    if split not in parts:
+        raise unknown("split", split, parts)
+    if UNKNOWN in words:  # the file says what it knows
+        numbers = {word: number for number, word in enumerate(words)}
+        return encode((corpus.words[number] for number in parts[split].tolist()), numbers)
+    known = len(network.decoder_bias)
+    if known != len(corpus.words):
+        raise UserError(
+            f"{root} has {len(corpus.words)} words but the network knows {known}; "
+            "give the text that it was trained on"
+        )
+    return parts[split]
 
 
 def _check_task(task: str, dataset: str) -> None:
-    needed = "classification" if dataset == "imagefolder" else "segmentation"
+    from espnetv2.tasks.protocols import DEFAULTS, PROTOCOLS
+
+    needed = PROTOCOLS[DEFAULTS[dataset][0]].task
     if task != needed:
         raise UserError(f"{dataset} is for {needed}, but the network does {task}; choose another")
 
 
-def _read(
-    dataset: str, root: Path, split: str, *, classes: tuple[str, ...], squashed: bool
-) -> Dataset:
+def _read(dataset: str, root: Path, split: str, *, predictor: Predictor, squashed: bool) -> Any:
+    _check_task(predictor.task, dataset)
+    classes = predictor.classes
+    if dataset == "voc-boxes":
+        from espnetv2.data.voc_boxes import VocBoxes
+
+        return VocBoxes(root, split, classes)
+    if dataset in ("coco-boxes", "coco-multilabel"):
+        from espnetv2.data.coco_instances import CocoInstances
+
+        return CocoInstances(root, split, classes, multilabel=dataset == "coco-multilabel")
+
     from espnetv2.data import image_folder, voc
     from espnetv2.data.catalog import DATASETS
 
-    if squashed and dataset != "voc":
-        raise UserError(f"--squashed is for --dataset voc, not {dataset}; leave it out")
     if dataset == "voc":
         return voc.read(root, split, squashed=squashed)
     if dataset == "imagefolder":
         return image_folder.read(root, split, classes=classes)
     return DATASETS[dataset](root, split)
-
-
-class _Progress:
-    """A bar with rate and time left, which goes away when done."""
-
-    def __init__(self, console: Console) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-        from rich.progress import TimeRemainingColumn as TimeLeft
-
-        self.bar = Progress(
-            TextColumn("evaluating"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeLeft(),
-            console=console,
-            transient=True,
-        )
-        self.task = self.bar.add_task("", total=None, rate="")
-
-    def __enter__(self) -> _Progress:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def update(self, done: int, total: int) -> None:
-        """Move on."""
-        elapsed = self.bar.tasks[0].elapsed or 0.0
-        rate = f"{done / elapsed:.1f}/s" if elapsed else ""
-        self.bar.update(self.task, completed=done, total=total, rate=rate)
-
-
-def _show(console: Console, scores: list[Scores]) -> None:
-    from rich.table import Table
-
-    from espnetv2.tasks.protocols import PROTOCOLS
-
-    for score in scores:
-        names = list(next(iter(score.per_class.values())).values)
-        heads = [_HEADS.get(name, name) for name in names]
-        counted = "pixels" if "iou" in names else "pictures"
-        table = Table("class", *heads, counted, title=f"{score.protocol} (per cent)")
-        for column in table.columns[1:]:
-            column.justify = "right"
-        for name, line in score.per_class.items():
-            cells = [_percent(value) for value in line.values.values()]
-            style = None if line.averaged else "dim"
-            label = name if line.averaged else f"{name} (not averaged)"
-            table.add_row(label, *cells, f"{line.count:,}", style=style)
-        console.print(table)
-    summary: Any = Table("protocol", "score", "per cent", title="summary")
-    for score in scores:
-        for row, (name, value) in enumerate(score.metrics.items()):
-            label = score.protocol if row == 0 else ""
-            summary.add_row(label, _TITLES.get(name, name), _percent(value))
-    console.print(summary)
-    for score in scores:
-        console.print(f"{score.protocol}: {PROTOCOLS[score.protocol].summary}", style="dim")
-    last = scores[-1]
-    rate = last.pictures / last.seconds
-    console.print(f"{last.pictures} pictures in {last.seconds:.1f} s ({rate:.1f} per second)")
-
-
-def _percent(value: float) -> str:
-    return "-" if value != value else f"{value:.2f}"

@@ -33,6 +33,9 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
     devices: Annotated[int, typer.Option(min=1, help="Processes, or GPUs.")] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of a process.")] = None,
+    checkpoint_steps: Annotated[
+        int, typer.Option(min=1, help="Steps between checkpoints within an epoch.")
+    ] = 200,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be read.")
     ] = False,
@@ -67,6 +70,7 @@ def train(
         limit=limit,
         device=device,
         devices=devices,
+        checkpoint_steps=checkpoint_steps,
         progress=sys.stderr.isatty(),
         skip_bad=skip_bad,
         command=shlex.join(["espnetv2", *sys.argv[1:]]).replace(" --resume", ""),

@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 from torch import Generator, Tensor
 
-from espnetv2.data.draws import integer, uniform
+from espnetv2.data.draws import integer
 from espnetv2.data.views import View
 
+_TRIALS = 50
 _OVERLAPS = (None, 0.1, 0.3, 0.7, 0.9, 0.0)  # None: no crop; 0: any
 
 
@@ -71,35 +72,44 @@ def crop_view(view: View, boxes: Tensor | None, generator: Generator) -> View:
         overlap = _OVERLAPS[integer(generator, len(_OVERLAPS) - 1)]
         if overlap is None:
             return view
-        for _ in range(50):
-            width = uniform(generator, 0.3, 1.0) * view.width
-            height = uniform(generator, 0.3, 1.0) * view.height
-            if not 0.5 <= height / width <= 2.0:
-                continue
-            left = view.left + uniform(generator, 0.0, view.width - width)
-            top = view.top + uniform(generator, 0.0, view.height - height)
-            crop = View(left, top, width, height)
-            if boxes is None or not len(boxes):
-                return crop
-            if _overlaps(boxes, crop).max() >= overlap and centred(boxes, crop).any():  # D78
-                return crop
+        crops = _candidates(view, generator)
+        fits = (crops[:, 3] <= 2 * crops[:, 2]) & (crops[:, 2] <= 2 * crops[:, 3])  # (T,)
+        if boxes is not None and len(boxes):
+            ious = _overlaps(boxes, crops)  # (T, N)
+            fits &= ious.amax(1) >= overlap  # D78
+            fits &= _centred(boxes, crops).any(1)
+        if bool(fits.any()):
+            left, top, width, height = crops[int(fits.int().argmax())].tolist()
+            return View(left, top, width, height)
     return view
 
 
 def centred(boxes: Tensor, view: View) -> Tensor:
     """Which boxes have their centre in the view; bool (N,)."""
-    x, y = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
-    inside_x = (x > view.left) & (x < view.left + view.width)
-    return inside_x & (y > view.top) & (y < view.top + view.height)
+    return _centred(boxes, torch.tensor([[view.left, view.top, view.width, view.height]]))[0]
 
 
-def _overlaps(boxes: Tensor, view: View) -> Tensor:
-    x2, y2 = view.left + view.width, view.top + view.height
-    wide = (boxes[:, 2].clamp(max=x2) - boxes[:, 0].clamp(min=view.left)).clamp(min=0)
-    high = (boxes[:, 3].clamp(max=y2) - boxes[:, 1].clamp(min=view.top)).clamp(min=0)
-    shared = wide * high
-    own = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    return shared / (own + view.width * view.height - shared)
+def _candidates(view: View, generator: Generator) -> Tensor:
+    """Random parts of a view: left, top, width, height; (T, 4)."""
+    draws = torch.rand(_TRIALS, 4, generator=generator)
+    whole = torch.tensor([view.width, view.height])
+    sides = (0.3 + 0.7 * draws[:, :2]) * whole
+    corner = torch.tensor([view.left, view.top]) + draws[:, 2:] * (whole - sides)
+    return torch.cat([corner, sides], dim=1)
+
+
+def _centred(boxes: Tensor, crops: Tensor) -> Tensor:
+    middle = (boxes[:, :2] + boxes[:, 2:]) / 2  # (N, 2)
+    low, high = crops[:, None, :2], (crops[:, :2] + crops[:, 2:])[:, None]  # (T, 1, 2)
+    return ((middle > low) & (middle < high)).all(-1)  # (T, N)
+
+
+def _overlaps(boxes: Tensor, crops: Tensor) -> Tensor:
+    low = torch.maximum(boxes[:, :2], crops[:, None, :2])  # (T, N, 2)
+    high = torch.minimum(boxes[:, 2:], (crops[:, :2] + crops[:, 2:])[:, None])
+    shared = (high - low).clamp(min=0).prod(-1)  # (T, N)
+    own = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
+    return shared / (own + crops[:, 2:].prod(-1, keepdim=True) - shared)
 
 
 def box_fault(corners: tuple[float, float, float, float]) -> str | None:

@@ -104,7 +104,8 @@ class CocoInstances:
 
     def present(self, index: int) -> np.ndarray:
         """0/1 per class, float32 (classes,)."""
-        return self._present[index].astype(np.float32)
+        found: np.ndarray = self._present[index].astype(np.float32)
+        return found
 
     def counts(self, index: int, classes: int) -> Tensor:
         """Pictures (multi-label) or boxes that training uses, per class."""
@@ -180,7 +181,7 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: It is no JSON, or not of this format.
     """
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"coco: {path} cannot be read: {error}; export it again") from error
     for key in ("images", "annotations", "categories"):

@@ -30,6 +30,7 @@ class CsvTable:
     """
 
     palette: tuple[tuple[int, int, int], ...] | None = None
+    notes: Sequence[str] = ()
 
     def __init__(
         self,

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import yaml
 
-from espnetv2.data.masked_pictures import MaskedPictures, grey_values, pair
+from espnetv2.data.masked_pictures import MaskedPictures, pair
 from espnetv2.data.sample import folder, pictures_in
 from espnetv2.data.voc import bit_palette
 from espnetv2.errors import UserError
 
 IGNORE = 255
 _MASK_FOLDERS = ("masks", "labels", "annotations")
+_ANY = MaskedPictures([], (), palette=(), ignore=IGNORE, values={v: v for v in range(256)})
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def mask_root(root: Path, layout: Layout) -> Path:
 def _found_classes(pairs: Sequence[tuple[Path, Path]], ignore: Sequence[int]) -> int:
     seen: set[int] = set()
     for _, mask in pairs:
-        seen.update(np.unique(grey_values(mask)).tolist())
+        seen.update(np.unique(_ANY.read_mask(mask)).tolist())
     if seen == {0, 255}:
         raise _black_and_white(pairs[0][1])
     return max(seen - set(ignore), default=0) + 1
@@ -130,7 +131,7 @@ def _refuse_black_and_white(pairs: Sequence[tuple[Path, Path]], values: Mapping[
         return
     seen: set[int] = set()
     for _, mask in pairs[:8]:
-        seen.update(np.unique(grey_values(mask)).tolist())
+        seen.update(np.unique(_ANY.read_mask(mask)).tolist())
     if seen == {0, 255}:
         raise _black_and_white(pairs[0][1])
 

@@ -11,11 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from espnetv2.data import camvid, cityscapes, image_folder, imagenet
+from espnetv2.data import (
+    camvid,
+    cityscapes,
+    image_folder,
+    imagenet,
+    mask_folder,
+    voc_augmented,
+)
+from espnetv2.data.coco_instances import CocoInstances
+from espnetv2.data.csv_table import CsvTable
 from espnetv2.data.image_folder import ImageFolder
 from espnetv2.data.masked_pictures import MaskedPictures
 from espnetv2.data.sample import Sample
-from espnetv2.errors import UserError
+from espnetv2.data.voc_boxes import VocBoxes
+from espnetv2.errors import UserError, unknown
 
 Palette = tuple[tuple[int, int, int], ...]
 Classes = Sequence[str] | None
@@ -28,6 +38,7 @@ class Source(Protocol):
         classes: Names by index, as they are matched.
         shown_classes: Names by index, as people read them.
         palette: A colour per class, where there are masks.
+        notes: What had to be left out, one line each.
     """
 
     @property
@@ -45,6 +56,11 @@ class Source(Protocol):
         """A colour per class."""
         ...
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """What had to be left out."""
+        ...
+
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Any:
@@ -60,6 +76,7 @@ class FolderSource:
     """Pictures of one class each, in folders."""
 
     palette: Palette | None = None
+    notes: Sequence[str] = ()
 
     def __init__(self, pictures: ImageFolder) -> None:
         self.pictures = pictures
@@ -79,6 +96,8 @@ class FolderSource:
 
 class MaskSource:
     """Pictures with label maps; every value from the number of classes up becomes 255."""
+
+    notes: Sequence[str] = ()
 
     def __init__(self, pictures: MaskedPictures, classes: Classes = None) -> None:
         self.pictures = pictures
@@ -133,6 +152,26 @@ def _cityscapes(root: Path, split: str, classes: Classes, task: str) -> Source:
     return MaskSource(cityscapes.read(root, split), classes)
 
 
+def _masks(root: Path, split: str, classes: Classes, task: str) -> Source:
+    return MaskSource(mask_folder.read(root, split, classes), classes)
+
+
+def _voc_seg(root: Path, split: str, classes: Classes, task: str) -> Source:
+    return MaskSource(voc_augmented.read(root, split), classes)
+
+
+def _csv(root: Path, split: str, classes: Classes, task: str) -> Source:
+    return CsvTable(root, split, classes, multilabel=task == "multilabel")
+
+
+def _voc_boxes(root: Path, split: str, classes: Classes, task: str) -> Source:
+    return VocBoxes(root, split, classes)
+
+
+def _coco(root: Path, split: str, classes: Classes, task: str) -> Source:
+    return CocoInstances(root, split, classes, multilabel=task == "multilabel")
+
+
 def _readable(names: tuple[str, ...]) -> tuple[str, ...]:
     """ImageNet's words where every name is one of its ids."""
     if not all(map(imagenet.is_wordnet_id, names)):
@@ -145,7 +184,33 @@ def _readable(names: tuple[str, ...]) -> tuple[str, ...]:
 
 FORMATS: Mapping[str, Format] = {
     "imagefolder": Format(("classification",), _imagefolder),
+    "csv": Format(("classification", "multilabel"), _csv),
+    "masks": Format(("segmentation",), _masks),
     "camvid": Format(("segmentation",), _camvid),
     "cityscapes": Format(("segmentation",), _cityscapes),
+    "voc-seg": Format(("segmentation",), _voc_seg),
+    "voc-boxes": Format(("detection",), _voc_boxes),
+    "coco-boxes": Format(("detection",), _coco),
+    "coco-multilabel": Format(("multilabel",), _coco),
 }
 """Every layout by name."""
+
+
+def count_classes(
+    format: str, root: Path, split: str, *, progress: Callable[[str, int, int], None] | None = None
+) -> tuple[tuple[str, ...], Tensor]:
+    """Classes of a split and how often each occurs: pixels, boxes or pictures.
+
+    Raises:
+        UserError: The format is unknown, or the data is missing or damaged.
+    """
+    if format not in FORMATS:
+        raise unknown("data format", format, FORMATS)
+    kind = FORMATS[format]
+    source = kind.read(root, split, None, kind.tasks[-1])  # a table may give many labels
+    counts = torch.zeros(len(source.classes), dtype=torch.int64)
+    for index in range(len(source)):
+        counts += source.counts(index, len(source.classes))
+        if progress is not None:
+            progress(split, index + 1, len(source))
+    return source.shown_classes, counts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -69,7 +69,7 @@ class TrainingData:
         palette: A colour per class, where there are masks.
         ignore: 255 where there are masks.
         preprocessing: What a network trained on it must be fed with.
-        skipped: What `skip_bad` left out, one line each.
+        skipped: What was left out, one line each: faulty boxes, and what `skip_bad` found.
     """
 
     train: TrainingSet
@@ -116,11 +116,14 @@ def open_training_data(spec: DataSpec, *, task: str) -> TrainingData:
     augmentation = policy(spec.augment, task=task)
     train = kind.read(spec.root, spec.train_split, spec.classes, task)
     val = kind.read(spec.root, spec.val_split, spec.classes or train.classes, task)
-    skipped: list[str] = []
+    skipped = [*train.notes, *val.notes]
     pick = partial(_pick, limit=spec.limit, skip_bad=spec.skip_bad, skipped=skipped)
     masks = task == "segmentation"
     return TrainingData(
-        train=TrainingSet(train, pick(train), preprocessing, augmentation),
+        # a picture without boxes teaches a detector nothing
+        train=TrainingSet(
+            train, pick(train, with_objects=task == "detection"), preprocessing, augmentation
+        ),
         val=TrainingSet(val, pick(val), preprocessing, None),
         collate=collate,
         classes=train.shown_classes,
@@ -235,21 +238,29 @@ def _seen_boxes(truth: Boxes, view: View) -> tuple[Tensor, Tensor]:
     return seen[solid], labels[kept][solid]
 
 
-def _pick(source: Source, *, limit: int | None, skip_bad: bool, skipped: list[str]) -> list[int]:
-    count = len(source)
-    indices: Iterable[int] = range(count)
-    if limit is not None and limit < count:
-        indices = [position * count // limit for position in range(limit)]
-    if not skip_bad:
-        return list(indices)
-    indices = list(indices)
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        complaints = list(pool.map(partial(_complaint, source), indices))
-    skipped += [complaint for complaint in complaints if complaint is not None]
-    good = [i for i, complaint in zip(indices, complaints, strict=True) if complaint is None]
-    if not good:
-        raise UserError(f"no sample can be read; the first says: {skipped[-1]}")
-    return good
+def _pick(
+    source: Source,
+    *,
+    limit: int | None,
+    skip_bad: bool,
+    skipped: list[str],
+    with_objects: bool = False,
+) -> list[int]:
+    indices = list(range(len(source)))
+    if with_objects:
+        classes = len(source.classes)
+        indices = [index for index in indices if bool(source.counts(index, classes).any())]
+    if limit is not None and limit < len(indices):
+        indices = [indices[position * len(indices) // limit] for position in range(limit)]
+    if skip_bad:
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            complaints = list(pool.map(partial(_complaint, source), indices))
+        skipped += [complaint for complaint in complaints if complaint is not None]
+        indices = [i for i, bad in zip(indices, complaints, strict=True) if bad is None]
+    if not indices:
+        why = f"; the last says: {skipped[-1]}" if skipped else ""
+        raise UserError(f"no sample of the split can be used{why}")
+    return indices
 
 
 def _complaint(source: Source, index: int) -> str | None:

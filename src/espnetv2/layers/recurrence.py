@@ -25,7 +25,7 @@ def recur(x: Tensor, weight: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tens
     if torch.is_autocast_enabled(kind):
         x, hidden, cell = x.float(), hidden.float(), cell.float()
         weight = weight.to(torch.get_autocast_dtype(kind))
-    outputs, last = _Recurrence.apply(x, weight, hidden, cell)  # type: ignore[no-untyped-call]
+    outputs, last = _Recurrence.apply(x, weight, hidden, cell)
     return outputs, outputs[-1], last
 
 
@@ -50,7 +50,7 @@ class _Recurrence(torch.autograd.Function):
         return hiddens[1:].clone(), cells[-1].clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(
         ctx: Any, grad_outputs: Tensor, grad_cell: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

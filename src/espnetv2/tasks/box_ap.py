@@ -10,6 +10,9 @@ import numpy as np
 from espnetv2.extras import require
 
 IOU_THRESHOLD = 0.5
+VOC_PIXEL = 1.0
+"""VOC's corners name the first and the last pixel of a box, so it is one pixel wider than their
+difference."""
 
 
 class FoundBoxes(NamedTuple):
@@ -69,8 +72,8 @@ def voc_average_precision(
         classes: How many there are.
         eleven_points: The measure of VOC 2007.
         threshold: Intersection over union from which a box is found.
-        pixel: What is added to widths and heights: 1 where corners name the first and the last
-            pixel of a box, as in VOC's files, 0 where they are edges.
+        pixel: What is added to widths and heights: `VOC_PIXEL` for VOC's files in pixels, 0
+            where corners are edges.
     """
     return np.array(
         [

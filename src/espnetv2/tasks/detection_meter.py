@@ -10,6 +10,7 @@ import numpy as np
 from espnetv2.data.boxes import BoxedSample
 from espnetv2.errors import UserError
 from espnetv2.tasks.box_ap import (
+    VOC_PIXEL,
     FoundBoxes,
     TrueBoxes,
     coco_average_precision,
@@ -89,7 +90,10 @@ def _values(
         coco = coco_average_precision(found, truth, classes=classes)
         return {"ap": coco.ap, "ap50": coco.ap50, "ap75": coco.ap75}
     eleven = protocol.measure == "voc-2007"
-    return {"ap50": voc_average_precision(found, truth, classes=classes, eleven_points=eleven)}
+    ap50 = voc_average_precision(
+        found, truth, classes=classes, eleven_points=eleven, pixel=VOC_PIXEL
+    )
+    return {"ap50": ap50}
 
 
 def _joined(columns: list[_Columns]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from espnetv2.tasks.box_ap import (
+    VOC_PIXEL,
     FoundBoxes,
     TrueBoxes,
     coco_average_precision,
@@ -57,8 +58,8 @@ class DetectionAveragePrecision(Metric):
 
         Args:
             detections: One for each picture.
-            truths: Boxes (n, 4) in the unit of the detections, labels (n,) from 0 as theirs, and
-                which of them are difficult (n,).
+            truths: Boxes (n, 4) in pixels, labels (n,) from 0 as in the detections, and which of
+                them are difficult (n,).
         """
         assert isinstance(self.found, list)
         assert isinstance(self.truth, list)
@@ -82,7 +83,11 @@ class DetectionAveragePrecision(Metric):
         truths = truths._replace(difficult=truths.difficult > 0)
         values = {
             name: voc_average_precision(
-                columns, truths, classes=self.num_classes, eleven_points=eleven
+                columns,
+                truths,
+                classes=self.num_classes,
+                eleven_points=eleven,
+                pixel=VOC_PIXEL,
             )
             for name, eleven in (("ap50", False), ("ap11", True))
         }

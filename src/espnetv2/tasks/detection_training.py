@@ -25,17 +25,20 @@ class Answer(NamedTuple):
     Attributes:
         raw: Of the network.
         priors: (N, 4), of the input's size.
+        size: (height, width) of the input.
     """
 
     raw: RawDetections
     priors: Tensor
+    size: tuple[int, int]
 
 
 class DetectionTraining:
     """Boxes and their classes: multi-box loss, VOC's average precision.
 
-    Boxes are judged in shares of the picture, which leaves every overlap as it is. As many are
-    decoded as by the official code: 200 of a class, without a limit for a picture.
+    Boxes are judged in pixels of the picture (of the input, where the target does not tell the
+    picture's size), decoded as in the official evaluation: 200 of a class, without a limit for a
+    picture (D42). The scores are those of `espnetv2 eval`.
 
     Paper: ssd sec. 2.2; espnetv2 (CVPR version).
 
@@ -62,7 +65,7 @@ class DetectionTraining:
         self.match_threshold = match_threshold
         self.negatives = negatives
         self.coco = coco
-        self._priors: dict[tuple[int, int, torch.device], Tensor] = {}
+        self._priors: dict[tuple[tuple[int, int], torch.device], Tensor] = {}
 
     def loss(
         self, network: nn.Module, images: Tensor, targets: Sequence[Target]
@@ -71,7 +74,8 @@ class DetectionTraining:
 
         Shape: images (B, 3, H, W), B targets
         """
-        answer = Answer(network(images), self._priors_of(images))
+        size = (images.shape[-2], images.shape[-1])
+        answer = Answer(network(images), self._priors_of(size, images.device), size)
         loss = multibox_loss(
             answer.raw,
             [_trained(target) for target in targets],
@@ -90,25 +94,24 @@ class DetectionTraining:
     ) -> None:
         """See the protocol."""
         raw = RawDetections(*(output.detach() for output in outputs.raw))
-        found = decode(
-            raw,
-            outputs.priors,
-            [(1, 1)] * len(targets),
-            self.classes,
-            max_detections=None,
-            clip=False,
-        )
-        metrics.update(found, [_judged(target) for target in targets])
+        sizes = [one.size if isinstance(one, Boxes) else outputs.size for one in targets]
+        found = decode(raw, outputs.priors, sizes, self.classes, max_detections=None, clip=False)
+        truths = []
+        for (boxes, labels, difficult), (height, width) in zip(
+            map(_judged, targets), sizes, strict=True
+        ):
+            pixels = boxes * boxes.new_tensor([width, height, width, height])
+            truths.append((pixels, labels, difficult))
+        metrics.update(found, truths)
 
     def scores(self, metrics: DetectionAveragePrecision) -> dict[str, float]:
         """See the protocol; the names are those of `DetectionAveragePrecision.compute`."""
         return {name: 100 * float(value) for name, value in metrics.compute().items()}
 
-    def _priors_of(self, images: Tensor) -> Tensor:
-        key = (images.shape[-2], images.shape[-1], images.device)
-        if key not in self._priors:
-            self._priors[key] = priors(key[:2]).to(images.device)
-        return self._priors[key]
+    def _priors_of(self, size: tuple[int, int], device: torch.device) -> Tensor:
+        if (size, device) not in self._priors:
+            self._priors[size, device] = priors(size).to(device)
+        return self._priors[size, device]
 
 
 def _judged(target: Target) -> tuple[Tensor, Tensor, Tensor]:

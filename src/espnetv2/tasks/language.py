@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from espnetv2.data.corpus import batchify, regular_segments
 from espnetv2.models.eru_lm import ERULanguageModel, State, detach
@@ -78,6 +79,34 @@ def segment_loss(
     logits, state = network(tokens, state)
     total = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="sum")
     return float(total), state
+
+
+@torch.no_grad()
+def settle_norms(network: ERULanguageModel, rows: Tensor, cuts: Sequence[tuple[int, int]]) -> None:
+    """Take the batch norms' statistics anew, in place, from a text read without dropout.
+
+    Those of training were taken under dropout, which doubles the mean square of what the norms
+    see, and under weights that are not the averaged ones.
+
+    Shape: rows (T, B)
+
+    Args:
+        cuts: First row and length of the segments to read; each counts alike.
+    """
+    training = network.training
+    network.eval()
+    norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm1d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean of all segments
+        norm.train()
+    state = None
+    for start, length in cuts:
+        _, state = network.forward_features(rows[start : start + length], state)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.train(training)
 
 
 def evaluate_text(

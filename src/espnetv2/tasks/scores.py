@@ -12,8 +12,8 @@ class ClassScore:
     """One class's line of the table, in per cent; nan where the class gives no answer.
 
     Attributes:
-        values: By name: "iou" and "recall", or "top1" and the like.
-        count: Ground-truth pixels, or pictures.
+        values: By name: "iou" and "recall", or "top1", "f1", "ap50" and the like.
+        count: Ground-truth pixels, boxes or pictures.
         averaged: Whether the class is in the means; void is not.
     """
 
@@ -28,10 +28,11 @@ class Scores:
 
     Attributes:
         protocol: Its name.
-        metrics: In per cent; the first is the one that is quoted.
+        metrics: In per cent, except for a text; the first is the one that is quoted.
         per_class: By class name.
-        pictures: How many were judged.
+        pictures: How many were judged; words of a text.
         seconds: Time for the whole run, data and all protocols included.
+        unit: "pictures" or "words".
     """
 
     protocol: str
@@ -39,6 +40,7 @@ class Scores:
     per_class: dict[str, ClassScore]
     pictures: int
     seconds: float
+    unit: str = "pictures"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; nan becomes null."""
@@ -49,7 +51,7 @@ class Scores:
                 name: {**asdict(score), "values": _plain(score.values)}
                 for name, score in self.per_class.items()
             },
-            "pictures": self.pictures,
+            self.unit: self.pictures,
             "seconds": round(self.seconds, 2),
         }
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
+import torch
 
 log = logging.getLogger("espnetv2")
 
@@ -23,15 +24,22 @@ class History(L.Callback):
         self.folder = folder
         self.rows: list[dict[str, Any]] = []
         self.seconds = 0.0
+        self.loss, self.steps = 0.0, 0  # of the epoch so far
         self._start = time.perf_counter()
 
     def state_dict(self) -> dict[str, Any]:
         """Rows so far and time spent."""
-        return {"rows": self.rows, "seconds": self._spent()}
+        return {
+            "rows": self.rows,
+            "seconds": self._spent(),
+            "loss": self.loss,
+            "steps": self.steps,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.rows, self.seconds = state["rows"], state["seconds"]
+        self.loss, self.steps = state["loss"], state["steps"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
@@ -42,9 +50,19 @@ class History(L.Callback):
         """Start the epoch's clock."""
         self._epoch_start = time.perf_counter()
 
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *batch: Any
+    ) -> None:
+        """Add the step's loss."""
+        self.loss += float(outputs["loss"]) * trainer.accumulate_grad_batches
+        self.steps += 1
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Add the row."""
-        values = {k: round(float(v), 6) for k, v in trainer.callback_metrics.items()}
+        loss = trainer.strategy.reduce(torch.tensor(self.loss / max(1, self.steps)))
+        self.loss, self.steps = 0.0, 0
+        scores = {"loss": loss, **trainer.callback_metrics}
+        values = {k: round(float(v), 6) for k, v in scores.items()}
         rate = max(group["lr"] for group in trainer.optimizers[0].param_groups)
         seconds = time.perf_counter() - self._epoch_start
         row = {"epoch": trainer.current_epoch, "rate": rate, **values, "seconds": round(seconds, 2)}

@@ -118,10 +118,10 @@ def _train_stage(recipe: Recipe, run: Run, folder: Path) -> dict[str, Any]:
         seed=recipe.seed,
         rank=trainer.global_rank,
         world=trainer.world_size,
+        limit=run.limit,
         pin=trainer.num_devices > 0 and torch.cuda.is_available(),
     )
-    steps = min(len(loader), run.limit or len(loader))
-    module = TrainingModule(network, task, recipe, steps=steps)
+    module = TrainingModule(network, task, recipe, steps=len(loader))
     (folder / "recipe.json").write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
     start = time.perf_counter()
     with warnings.catch_warnings():
@@ -268,7 +268,6 @@ def _trainer(
         precision=recipe.precision,
         accumulate_grad_batches=recipe.accumulate,
         gradient_clip_val=recipe.clip,
-        limit_train_batches=run.limit,
         limit_val_batches=run.limit,
         num_sanity_val_steps=0,
         callbacks=callbacks,

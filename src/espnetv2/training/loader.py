@@ -22,6 +22,7 @@ class TrainingLoader:
     Args:
         dataset: With `set_epoch(epoch)`, so that its random changes follow the epoch.
         rank: Of this process among `world`.
+        limit: Batches of an epoch, at most.
     """
 
     def __init__(
@@ -34,18 +35,23 @@ class TrainingLoader:
         seed: int,
         rank: int = 0,
         world: int = 1,
+        limit: int | None = None,
         pin: bool = False,
     ) -> None:
         self.dataset, self.batch_size, self.collate = dataset, batch_size, collate
         self.workers, self.seed, self.rank, self.world, self.pin = workers, seed, rank, world, pin
+        self.limit = limit
         self.epoch = 0
         self.done = 0
 
     def __len__(self) -> int:
         size = len(self.dataset)  # type: ignore[arg-type]
-        return max(1, size // (self.batch_size * self.world))
+        whole = max(1, size // (self.batch_size * self.world))
+        return whole if self.limit is None else min(whole, self.limit)
 
     def __iter__(self) -> Iterator[Any]:
+        if self.done >= len(self):  # who knows the length never asks for one batch more
+            self.epoch, self.done = self.epoch + 1, 0
         self.dataset.set_epoch(self.epoch)  # type: ignore[attr-defined]
         batches = self.batches(self.epoch)[self.done :]
         loader = DataLoader(
@@ -63,7 +69,6 @@ class TrainingLoader:
             raise UserError(
                 str(error).strip().splitlines()[-1].partition("UserError: ")[2] or str(error)
             ) from error
-        self.epoch, self.done = self.epoch + 1, 0
 
     def batches(self, epoch: int) -> list[list[int]]:
         """Indices of this process's batches in an epoch."""
@@ -77,8 +82,6 @@ class TrainingLoader:
 
     def state_dict(self) -> dict[str, int]:
         """Where it stands."""
-        if self.done >= len(self):  # the last batch was handed out: the epoch is over
-            return {"epoch": self.epoch + 1, "done": 0}
         return {"epoch": self.epoch, "done": self.done}
 
     def load_state_dict(self, state: dict[str, int]) -> None:

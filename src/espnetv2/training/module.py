@@ -55,7 +55,6 @@ class TrainingModule(L.LightningModule):
                 f"the loss is {loss.item()} at epoch {self.current_epoch}, batch {index}; the last "
                 "good checkpoint is kept: lower the learning rate or set clip"
             )
-        self.log("loss", loss.detach(), on_step=False, on_epoch=True, sync_dist=True)
         return loss
 
     def on_train_batch_start(self, batch: Any, index: int) -> None:

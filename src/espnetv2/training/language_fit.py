@@ -1,0 +1,295 @@
+"""Runs the training of a language model: folder, checkpoints, table and summary."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import logging
+import platform
+import resource
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from lightning import __version__ as lightning_version
+
+from espnetv2.data.corpus import Corpus, read_corpus
+from espnetv2.errors import UserError, unknown
+from espnetv2.models.eru_lm import LAYOUTS, ERULanguageModel, Layout
+from espnetv2.tasks.language import evaluate_text
+from espnetv2.training.language import LanguageModule, LanguageSettings
+
+TEST_BATCH = 1
+"""The test text is read in one piece, as in awdlstm."""
+
+log = logging.getLogger("espnetv2")
+
+
+def fit_language(
+    settings: LanguageSettings,
+    *,
+    out: Path,
+    resume: bool = False,
+    limit: int | None = None,
+    device: str = "auto",
+    progress: bool = False,
+    checkpoint_steps: int = 200,
+) -> dict[str, float]:
+    """Train a language model and judge its best epoch.
+
+    The folder gets `settings.json`, `metrics.csv` (a row an epoch), `last.ckpt` (to resume from,
+    exactly), `best.ckpt` (network, words and layout of the best epoch, averaged if averaging)
+    and `summary.json`. Files are replaced whole: a kill leaves the previous ones.
+
+    Args:
+        resume: Go on with the run in `out`, or begin it if it was stopped before its first
+            checkpoint.
+        limit: Segments of an epoch and of each evaluation, for smoke runs.
+        device: "cpu", "gpu" or "auto".
+        progress: Whether to show a bar.
+        checkpoint_steps: Segments between checkpoints within an epoch.
+
+    Returns:
+        val_perplexity, test_perplexity, best_epoch, epochs, parameters, seconds.
+
+    Raises:
+        UserError: Data or folder do not fit, the loss is not finite, or Ctrl-C.
+    """
+    corpus = read_corpus(settings.data)
+    _prepare(settings, out, resume=resume)
+    module = LanguageModule(build_network(settings, corpus), corpus, settings, limit=limit)
+    keeper = Keeper(out, module, corpus.words, steps=checkpoint_steps)
+    trainer = _trainer(settings, keeper, device=device, progress=progress)
+    last = out / "last.ckpt"
+    start = time.perf_counter()
+    with _gentle_interrupt(keeper), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's advice is not about this program's user
+        trainer.fit(module, ckpt_path=last if resume and last.is_file() else None)
+    scores = _judge(module, corpus, out, limit=limit)
+    summary = {
+        "model": f"eru_lm_{settings.preset}" if settings.layout is None else "eru_lm",
+        "task": "language",
+        "data": settings.data.name,
+        "split": "test",
+        "metrics": {k: v for k, v in scores.items() if k.endswith("perplexity")},
+        **scores,
+        "seconds": round(sum(row["seconds"] for row in module.rows), 1),
+        "seconds_this_call": round(time.perf_counter() - start, 1),
+        "limit": limit,
+        "device": _device_name(trainer),
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "versions": {"torch": torch.__version__, "lightning": lightning_version},
+        "settings": _plain(settings),
+    }
+    write_whole(out / "summary.json", json.dumps(summary, indent=1) + "\n")
+    return {**scores, "seconds": float(summary["seconds"])}
+
+
+def build_network(settings: LanguageSettings, corpus: Corpus) -> ERULanguageModel:
+    """The network of the settings, its first weights a function of the seed.
+
+    Raises:
+        UserError: The preset does not exist or the layout does not split.
+    """
+    torch.manual_seed(settings.seed)
+    return ERULanguageModel(
+        layout_of(settings), vocabulary=len(corpus.words), dropout=settings.dropout
+    )
+
+
+def layout_of(settings: LanguageSettings) -> Layout:
+    """The given layout, or the preset's.
+
+    Raises:
+        UserError: The preset does not exist.
+    """
+    if settings.layout is not None:
+        return settings.layout
+    if settings.preset not in LAYOUTS:
+        raise unknown("ERU preset", settings.preset, LAYOUTS)
+    return LAYOUTS[settings.preset]
+
+
+class Keeper(L.Callback):
+    """Keeps `last.ckpt`, `best.ckpt` and `metrics.csv` of a run.
+
+    Attributes:
+        interrupted: Set by Ctrl-C: save at the next place that can be resumed from, and stop.
+    """
+
+    def __init__(
+        self, folder: Path, module: LanguageModule, words: tuple[str, ...], *, steps: int
+    ) -> None:
+        self.folder, self.module, self.words, self.steps = folder, module, words, steps
+        self.interrupted = False
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Save now and then, but not between the last segment and the validation."""
+        if batch_idx + 1 >= trainer.num_training_batches:
+            return
+        if self.interrupted or (batch_idx + 1) % self.steps == 0:
+            self._save_last(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep the judged weights if they are the best; they are still in place."""
+        module = self.module
+        if not module.improved:
+            return
+        best = {
+            "state_dict": {k: v.cpu() for k, v in module.network.state_dict().items()},
+            "layout": dataclasses.asdict(layout_of(module.settings)),
+            "words": self.words,
+            **module.rows[-1],
+        }
+        with _replacing(self.folder / "best.ckpt") as scratch:
+            torch.save(best, scratch)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the table, then save."""
+        rows = self.module.rows
+        with (
+            _replacing(self.folder / "metrics.csv") as scratch,
+            scratch.open("w", newline="", encoding="utf-8") as file,
+        ):
+            table = csv.DictWriter(file, list(rows[0]))
+            table.writeheader()
+            table.writerows(rows)
+        shown = "epoch %(epoch)d: %(optimizer)s, train %(train_perplexity).2f, validation "
+        log.info(f"{shown}%(val_perplexity).2f, %(seconds).0f s", rows[-1])
+        self._save_last(trainer)
+
+    def _save_last(self, trainer: L.Trainer) -> None:
+        with _replacing(self.folder / "last.ckpt") as scratch:
+            trainer.save_checkpoint(scratch)
+        if self.interrupted:
+            raise UserError(f"interrupted; all is saved in {self.folder}, go on with --resume")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file at once or not at all.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    with _replacing(path) as scratch:
+        scratch.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A scratch file that takes the place of `path` when all went well."""
+    scratch = path.with_name(path.name + ".part")
+    try:
+        yield scratch
+        scratch.replace(path)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path} ({error.strerror or error}); the previous one is kept: make "
+            "room or choose another --out, then --resume"
+        ) from error
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def _gentle_interrupt(keeper: Keeper) -> Iterator[None]:
+    """The first Ctrl-C asks to save and stop; the second stops at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        keeper.interrupted = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _prepare(settings: LanguageSettings, out: Path, *, resume: bool) -> None:
+    """A folder that can be written and holds no other run."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {out} ({error.strerror}); choose another --out") from error
+    path = out / "settings.json"
+    if not resume:
+        if path.is_file():
+            raise UserError(f"{out} holds a run already; add --resume, or choose another --out")
+        write_whole(path, json.dumps(_plain(settings), indent=1) + "\n")
+        return
+    if not path.is_file():
+        raise UserError(f"{out} holds no run to resume; leave --resume out to begin one")
+    before, now = json.loads(path.read_text(encoding="utf-8")), _plain(settings)
+    for name, value in now.items():
+        if name not in ("epochs", "data") and before.get(name) != value:
+            raise UserError(
+                f"{out} was begun with {name}={before.get(name)}, not {value}; "
+                "a run is resumed with its own settings"
+            )
+
+
+def _trainer(settings: LanguageSettings, keeper: Keeper, *, device: str, progress: bool) -> Any:
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    return L.Trainer(
+        accelerator=device,
+        devices=1,
+        max_epochs=settings.epochs,
+        precision=settings.precision,
+        gradient_clip_val=settings.clip,
+        num_sanity_val_steps=0,
+        reload_dataloaders_every_n_epochs=1,
+        callbacks=[keeper],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+
+def _judge(
+    module: LanguageModule, corpus: Corpus, out: Path, *, limit: int | None
+) -> dict[str, float]:
+    """Scores of the best epoch, whose weights are in the network afterwards."""
+    best = torch.load(out / "best.ckpt", map_location="cpu", weights_only=True)
+    network = module.network
+    network.load_state_dict(best["state_dict"])
+    test = evaluate_text(
+        network, corpus.test, batch=TEST_BATCH, bptt=module.settings.bptt, limit=limit
+    )
+    return {
+        "val_perplexity": best["val_perplexity"],
+        "test_perplexity": test.perplexity,
+        "best_epoch": best["epoch"],
+        "epochs": len(module.rows),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+    }
+
+
+def _plain(settings: LanguageSettings) -> dict[str, Any]:
+    return {**dataclasses.asdict(settings), "data": str(settings.data)}
+
+
+def _device_name(trainer: Any) -> str:
+    if trainer.strategy.root_device.type == "cuda":
+        return torch.cuda.get_device_name()
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

@@ -1,0 +1,101 @@
+"""Killed at any step and resumed, a run ends with the very same weights."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+RECIPE = """
+base: camvid
+data: {size: [48, 64], batch_size: 4, workers: 1}
+epochs: 3
+stages: []
+"""
+
+
+@pytest.fixture
+def camvid(tmp_path):
+    """Sixteen random pictures in CamVid's layout, and a recipe for them."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for kind in ("images", "labels"):
+            (tmp_path / "data" / kind / split).mkdir(parents=True)
+        for i in range(16):
+            labels = rng.integers(0, 12, (6, 8), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+            Image.fromarray(labels).save(tmp_path / "data" / "labels" / split / f"{i}.png")
+            picture = np.stack([labels * 20, 255 - labels * 20, labels * 7], axis=2)
+            Image.fromarray(picture).save(tmp_path / "data" / "images" / split / f"{i}.png")
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    return tmp_path
+
+
+def command(folder, out, *more):
+    return [
+        sys.executable,
+        *("-m", "espnetv2", "train", str(folder / "tiny.yaml")),
+        *("--data", str(folder / "data"), "--out", str(out), "--device", "cpu"),
+        *("--threads", "1", "--checkpoint-steps", "1", *more),
+    ]
+
+
+def run(folder, out, *more):
+    done = subprocess.run(
+        command(folder, out, *more), capture_output=True, text=True, check=False, cwd=folder
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def kill_after(folder, out, saves):
+    """Start a run and kill it without warning once it has saved `saves` checkpoints."""
+    process = subprocess.Popen(
+        command(folder, out), stderr=subprocess.DEVNULL, cwd=folder, start_new_session=True
+    )
+    seen, last = 0, None
+    while seen < saves and process.poll() is None:
+        try:
+            now = (out / "last.ckpt").stat().st_mtime_ns
+        except FileNotFoundError:
+            now = last
+        seen, last = seen + (now != last), now
+        time.sleep(0.002)
+    assert process.poll() is None, "the run ended before it could be killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("saves", [2, 7])
+def test_killed_and_resumed_equals_uninterrupted(camvid, saves):
+    whole, broken = camvid / "whole", camvid / "broken"
+    run(camvid, whole)
+    kill_after(camvid, broken, saves)
+    torch.load(broken / "last.ckpt", weights_only=False)  # never torn
+    assert not (broken / "summary.json").exists()
+    run(camvid, broken, "--resume")
+    first, second = load_file(whole / "model.safetensors"), load_file(broken / "model.safetensors")
+    assert [k for k in first if not torch.equal(first[k], second[k])] == []
+    ends = [torch.load(p / "last.ckpt", weights_only=False) for p in (whole, broken)]
+    states = [end["state_dict"] for end in ends]
+    assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+    scores = [(p / "history.csv").read_text().splitlines() for p in (whole, broken)]
+    assert [row.rsplit(",", 1)[0] for row in scores[0]] == [
+        row.rsplit(",", 1)[0] for row in scores[1]
+    ]
+
+
+def test_a_folder_with_a_run_is_not_overwritten(camvid):
+    run(camvid, camvid / "once", "--set", "epochs=1")
+    again = subprocess.run(
+        command(camvid, camvid / "once"), capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 2
+    assert again.stderr.splitlines()[-1].startswith("error: ")
+    assert "--resume" in again.stderr
