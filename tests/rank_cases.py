@@ -1,6 +1,7 @@
 """One evaluation of each task on made data, for one process or several to run."""
 
 import json
+import pathlib
 import sys
 
 import numpy as np
@@ -100,6 +101,8 @@ def judged():
         scores[name] = {key: {**score.to_json(), "seconds": 0} for key, score in found.items()}
         read[name] = dataset.read
     scores["metrics"] = _metrics()
+    dataset, predict, protocols = cases()["multilabel"]
+    scores["one picture"] = evaluate(predict, dataset, protocols, limit=1)["f1"].metrics
     return {"scores": scores, "read": read}
 
 
@@ -124,5 +127,4 @@ if __name__ == "__main__":
     with ranks.joined():
         found = judged()
         rank = ranks.place()[0]
-    with open(f"{sys.argv[1]}/{rank}.json", "w", encoding="utf-8") as file:
-        json.dump(found, file)
+    (pathlib.Path(sys.argv[1]) / f"{rank}.json").write_text(json.dumps(found), encoding="utf-8")

@@ -2,11 +2,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import tiny_sets
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+import tiny_sets
 from espnetv2.data.boxes import Boxes
 from espnetv2.data.training_sets import DataSpec, open_training_data
 from espnetv2.errors import UserError

@@ -23,8 +23,8 @@ def test_imagenet_crops_lie_inside_and_span_the_areas(name, smallest):
     views = _views(name)
     areas = [v.width * v.height / (500 * 375) for v in views]
     aspects = [v.width / v.height for v in views]
-    assert all(0 <= v.left and v.left + v.width <= 500 for v in views)
-    assert all(0 <= v.top and v.top + v.height <= 375 for v in views)
+    assert all(v.left >= 0 and v.left + v.width <= 500 for v in views)
+    assert all(v.top >= 0 and v.top + v.height <= 375 for v in views)
     assert smallest - 0.01 < min(areas) < smallest + 0.08
     assert max(areas) > 0.8
     assert 0.74 < min(aspects) < 0.85
@@ -33,7 +33,7 @@ def test_imagenet_crops_lie_inside_and_span_the_areas(name, smallest):
 
 def test_an_extreme_picture_is_cropped_in_the_middle():
     for view in _views("imagenet-light", image=Image.new("RGB", (1000, 10)), count=20):
-        assert 0 <= view.left
+        assert view.left >= 0
         assert view.left + view.width <= 1000
         assert view.height <= 10
 

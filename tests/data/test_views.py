@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from close import assert_within
 from PIL import Image
 
+from close import assert_within
 from espnetv2.data.preprocess import CONVENTIONS
 from espnetv2.data.views import View, cut_boxes, cut_image, cut_mask, whole
 

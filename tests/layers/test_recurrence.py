@@ -3,7 +3,7 @@ import torch
 
 from close import FLOAT32, FLOAT64, assert_close
 from espnetv2.layers.eru import ERU
-from espnetv2.layers.recurrence import recur
+from espnetv2.layers.recurrence import by_torch, recur
 
 
 def by_the_formula(x, weight, hidden, cell):
@@ -21,15 +21,16 @@ def draw(length=6, batch=3, width=5):
     return [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
 
 
+@pytest.mark.parametrize("run", [recur, by_torch])
 @pytest.mark.parametrize("length", [1, 6])
-def test_outputs_and_gradients_are_those_of_the_formula(length):
+def test_outputs_and_gradients_are_those_of_the_formula(length, run):
     inputs = draw(length)
-    ours, theirs = recur(*inputs), by_the_formula(*inputs)
+    ours, theirs = run(*inputs), by_the_formula(*inputs)
     factors = [torch.randn_like(part) for part in theirs]
     for name, one, other in zip(("outputs", "hidden", "cell"), ours, theirs, strict=True):
         assert_close(name, one, other, FLOAT64)
     gradients = [
-        torch.autograd.grad(sum((a * b).sum() for a, b in zip(parts, factors)), inputs)
+        torch.autograd.grad(sum((a * b).sum() for a, b in zip(parts, factors, strict=True)), inputs)
         for parts in (ours, theirs)
     ]
     for name, one, other in zip(("x", "weight", "hidden", "cell"), *gradients, strict=True):
@@ -68,3 +69,14 @@ def test_under_autocast_products_are_short_and_states_are_not():
     one, other = (torch.autograd.grad(parts[0].sum(), inputs) for parts in (short, exact))
     for name, a, b in zip(("x", "weight", "hidden", "cell"), one, other, strict=True):
         assert_close(name, a, b, 0.05)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_outputs_and_gradients_are_those_of_the_formula():
+    inputs = [part.detach().float().cuda().requires_grad_() for part in draw(20, 4, 16)]
+    ours, theirs = recur(*inputs), by_the_formula(*inputs)
+    assert_close("outputs", ours[0], theirs[0], 2e-3)  # TF32
+    one, other = (torch.autograd.grad(parts[0].sum(), inputs) for parts in (ours, theirs))
+    for name, a, b in zip(("x", "weight", "hidden", "cell"), one, other, strict=True):
+        assert_close(name, a, b, 5e-3)

@@ -6,6 +6,7 @@ from torchmetrics.classification import MulticlassJaccardIndex
 from close import assert_within
 from espnetv2.tasks import confusion
 from espnetv2.tasks.confusion import Confusion
+from espnetv2.tasks.training import SegmentationTraining
 
 
 def _small():
@@ -74,3 +75,19 @@ def test_iou_over_many_pictures_equals_torchmetrics():
         theirs.update(torch.from_numpy(prediction)[None], torch.from_numpy(target).long()[None])
     mine = confusion.iou(ours.seen(void=False))[:5]
     assert_within("IoU", mine, theirs.compute(), 1e-6)
+
+
+def test_the_score_of_training_is_the_same_mean():
+    """Void pixels are left out, and a class that neither occurs nor is predicted."""
+    generator = torch.Generator().manual_seed(3)
+    ours, task = Confusion(6), SegmentationTraining(6)
+    metrics = task.metrics()
+    for _ in range(4):
+        logits = torch.randn(2, 6, 9, 7, generator=generator)
+        logits[:, 5] = -100
+        target = torch.randint(0, 6, (2, 9, 7), generator=generator)
+        target[target == 5] = 255
+        task.update(metrics, logits, target)
+        ours.update(logits.argmax(1).numpy(), target.numpy())
+    expected = confusion.iou(ours.seen(void=False))[:5].mean()
+    assert_within("mIoU", task.scores(metrics)["miou"], 100 * expected, 1e-5)

@@ -85,6 +85,18 @@ def test_a_split_without_a_true_box_has_no_score():
     assert all(v.isnan() for v in _counted([(found, truth)], batch=1).compute().values())
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_pictures_are_kept_apart(batch):
+    here, there = np.float32([[0, 0, 10, 10]]), np.float32([[50, 50, 70, 70]])
+    nothing = Detections(here[:0], np.array([], np.int64), np.float32([]), CLASSES)
+    seen = Detections(here, np.array([0]), np.float32([1]), CLASSES)
+    truths = [
+        (torch.from_numpy(box), torch.tensor([0]), torch.tensor([False])) for box in (here, there)
+    ]
+    scenes = list(zip([nothing, seen], truths, strict=True))
+    assert _counted(scenes, batch=batch).compute()["ap50"] == 0
+
+
 def test_a_class_without_boxes_is_left_out_of_the_mean():
     box = np.array([[0, 0, 10, 10]], np.float32)
     found = Detections(box, np.array([1]), np.array([0.9], np.float32), CLASSES)

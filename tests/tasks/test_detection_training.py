@@ -69,6 +69,13 @@ def test_a_detector_that_sees_everything_scores_a_hundred(form):
     assert_within("COCO", scores["ap_coco"], 100, 1e-6)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_box_that_overlaps_too_little_is_not_found(form):
+    network = Seer([[0.1, 0.1, 0.6, 0.34]], [1], size=(64, 96))
+    truth = FORMS[form](_boxes([CAT], [1], size=(400, 800)))
+    assert _validated(DetectionTraining(CLASSES), network, [truth])["ap50"] == 0
+
+
 def test_labels_count_from_one_and_a_swap_is_found_out():
     network = Seer([CAT, DOG], [2, 1], size=(64, 96))
     scores = _validated(DetectionTraining(CLASSES), network, [_boxes([CAT, DOG], [1, 2])])

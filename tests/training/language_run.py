@@ -7,11 +7,12 @@ import argparse
 import os
 import pathlib
 import signal
+import time
 
 import torch
 
 from espnetv2.models.eru_lm import Layout
-from espnetv2.training.language import LanguageSettings
+from espnetv2.training.language import LanguageModule, LanguageSettings
 from espnetv2.training.language_fit import fit_language
 
 
@@ -21,8 +22,11 @@ def main():
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--die-in-save", type=int, help="SIGKILL halfway through this save")
+    parser.add_argument("--pace", type=float, help="seconds to wait in every step")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.pace:
+        wait(options.pace)
     if options.die_in_save:
         die_in(options.die_in_save)
     fit_language(
@@ -43,6 +47,17 @@ def tiny(data, **changes):
         "norm_segments": 3,
     }
     return LanguageSettings(**(values | changes))
+
+
+def wait(seconds):
+    """Leave time to be killed."""
+    step = LanguageModule.training_step
+
+    def slow(module, batch, batch_idx):
+        time.sleep(seconds)
+        return step(module, batch, batch_idx)
+
+    LanguageModule.training_step = slow
 
 
 def die_in(number):

@@ -8,6 +8,7 @@ import warnings
 import typer
 
 from espnetv2.cli.convert import convert
+from espnetv2.cli.data import data_app
 from espnetv2.cli.eval import eval_
 from espnetv2.cli.info import info
 from espnetv2.cli.models import models
@@ -30,6 +31,7 @@ app.command()(predict)
 app.command("eval")(eval_)
 app.command()(convert)
 app.command()(train)
+app.add_typer(data_app)
 
 
 def main() -> None:

@@ -58,8 +58,8 @@ def train(
 
     import torch
 
-    from espnetv2.training.fit import Run
     from espnetv2.training.fit import train as fit
+    from espnetv2.training.trainer import Run
 
     if threads is not None:
         torch.set_num_threads(threads)

@@ -69,6 +69,12 @@ def match_classes(folders: Sequence[str], classes: Sequence[str]) -> list[int]:
     if len(classes) == 1000 and all(map(imagenet.is_wordnet_id, folders)):
         found = imagenet.indices(folders)
     else:
+        if all(map(imagenet.is_wordnet_id, folders)) and not any(
+            map(imagenet.is_wordnet_id, classes)
+        ):  # a network trained here names its classes in words
+            words, known = imagenet.classes(), imagenet.indices(folders)
+            pairs = zip(folders, known, strict=True)
+            folders = [name if index is None else words[index] for name, index in pairs]
         plain = [_plain(name) for name in classes]
         # a name that two classes share decides nothing
         by_name = {name: index for index, name in enumerate(plain) if plain.count(name) == 1}

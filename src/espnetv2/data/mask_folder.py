@@ -88,9 +88,9 @@ def read_layout(root: Path) -> Layout:
         named = dict(enumerate(named))
     ignore = content.get("ignore", IGNORE)
     ignored = tuple(ignore) if isinstance(ignore, list) else (ignore,)
-    values = [*(named or {}), *ignored]
-    if (named is not None and not isinstance(named, dict)) or not all(
-        isinstance(value, int) and 0 <= value <= 255 for value in values
+    mapped = named is None or isinstance(named, dict)
+    if not mapped or not all(
+        isinstance(value, int) and 0 <= value <= 255 for value in [*(named or {}), *ignored]
     ):
         raise UserError(
             f"masks: in {path}, classes must be a list of names or 'value: name' lines, and "

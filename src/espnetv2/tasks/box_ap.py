@@ -117,7 +117,7 @@ def _class_precision(
     precision = np.maximum.accumulate(precision[::-1])[::-1]  # the best at this recall or above
     if not eleven_points:
         return float(precision[right].sum() / total)  # every hit raises recall by 1 / total
-    # recall reaches k / 10, in whole numbers
+    # recall reaches k / 10, compared in whole numbers: D90
     first = np.searchsorted(10 * hits, np.arange(11) * total)
     return float(np.append(precision, 0.0)[first].mean())
 

@@ -85,8 +85,8 @@ def segment_loss(
 def settle_norms(network: ERULanguageModel, rows: Tensor, cuts: Sequence[tuple[int, int]]) -> None:
     """Take the batch norms' statistics anew, in place, from a text read without dropout.
 
-    Those of training were taken under dropout, which doubles the mean square of what the norms
-    see, and under weights that are not the averaged ones.
+    Averaged weights need it: the statistics of training belong to the weights in training, and
+    were taken under dropout.
 
     Shape: rows (T, B)
 

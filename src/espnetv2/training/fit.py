@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
-import platform
-import resource
+import os
 import shutil
-import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader
 
+from espnetv2.data.class_weights import class_weights
 from espnetv2.data.training_sets import DataSpec, TrainingData, open_training_data
 from espnetv2.errors import UserError
 from espnetv2.models.catalog import entry
@@ -31,39 +26,11 @@ from espnetv2.training.callbacks import History
 from espnetv2.training.loader import ShareOf, TrainingLoader
 from espnetv2.training.module import TrainingModule
 from espnetv2.training.recipe import Recipe, stage_recipes
-from espnetv2.weights.files import Header, write_safetensors
+from espnetv2.training.summary import keep_best, summarize
+from espnetv2.training.trainer import Run, make_trainer
 from espnetv2.weights.load import load_network
 
 log = logging.getLogger("espnetv2")
-
-
-@dataclass(frozen=True)
-class Run:
-    """Where and how much to train.
-
-    Attributes:
-        data: Folder of the data set.
-        out: Folder of the run.
-        resume: Go on with `out`'s last checkpoint.
-        limit: Batches an epoch, for smoke runs.
-        device: "cpu", "gpu" or "auto".
-        devices: Processes (on CPUs) or GPUs.
-        checkpoint_steps: Steps between checkpoints within an epoch.
-        progress: Whether to show a bar.
-        skip_bad: Leave out pictures that cannot be read.
-        command: What was typed, for the summary.
-    """
-
-    data: Path
-    out: Path
-    resume: bool = False
-    limit: int | None = None
-    device: str = "auto"
-    devices: int = 1
-    checkpoint_steps: int = 200
-    progress: bool = True
-    skip_bad: bool = False
-    command: str = ""
 
 
 def train(recipe: Recipe, run: Run) -> dict[str, Any]:
@@ -76,6 +43,8 @@ def train(recipe: Recipe, run: Run) -> dict[str, Any]:
     Raises:
         UserError: Data, recipe or folder do not fit.
     """
+    if recipe.task == "language":
+        return _train_language(recipe, run)
     stages = stage_recipes(recipe)
     summary: dict[str, Any] = {}
     for number, stage in enumerate(stages, start=1):
@@ -94,6 +63,48 @@ def train(recipe: Recipe, run: Run) -> dict[str, Any]:
     return summary
 
 
+def _train_language(recipe: Recipe, run: Run) -> dict[str, Any]:
+    from espnetv2.training.language import LanguageSettings
+    from espnetv2.training.language_fit import fit_language
+
+    spec = recipe.language
+    settings = LanguageSettings(
+        data=run.data,
+        preset=recipe.model.removeprefix("eru_lm_"),
+        epochs=recipe.epochs,
+        batch=recipe.data.batch_size,
+        eval_batch=spec.eval_batch,
+        bptt=spec.bptt,
+        lr=spec.rate,
+        weight_decay=spec.weight_decay,
+        clip=spec.clip,
+        alpha=spec.alpha,
+        beta=spec.beta,
+        dropout=spec.dropout,
+        trigger=spec.trigger,
+        seed=recipe.seed,
+        precision="bf16-mixed" if recipe.precision == "bf16-mixed" else "32-true",
+    )
+    scores = fit_language(
+        settings,
+        out=run.out,
+        resume=run.resume,
+        limit=run.limit,
+        device=run.device,
+        progress=run.progress,
+        checkpoint_steps=run.checkpoint_steps,
+    )
+    return {
+        "model": recipe.model,
+        "task": "language",
+        "data": "text",
+        "split": "test",
+        "metrics": scores,
+        "command": run.command,
+        "seconds": scores["seconds"],
+    }
+
+
 def _train_stage(recipe: Recipe, run: Run, folder: Path) -> dict[str, Any]:
     last = folder / "last.ckpt"
     _prepare(folder, last, resume=run.resume)
@@ -109,7 +120,7 @@ def _train_stage(recipe: Recipe, run: Run, folder: Path) -> dict[str, Any]:
         network = network.to(memory_format=torch.channels_last)
     task = _task(recipe, data)
     history = History(folder)
-    trainer = _trainer(recipe, run, folder, history, task)
+    trainer = make_trainer(recipe, run, folder, history, task)
     loader = TrainingLoader(
         data.train,
         batch_size=recipe.data.batch_size,
@@ -135,9 +146,11 @@ def _train_stage(recipe: Recipe, run: Run, folder: Path) -> dict[str, Any]:
         )
     if trainer.interrupted:
         raise UserError(f"interrupted; go on with: {run.command} --resume")
-    summary = _summary(recipe, run, data, history, task, network, time.perf_counter() - start)
+    summary = summarize(
+        recipe, run.command, data, history, task, network, time.perf_counter() - start
+    )
     if trainer.is_global_zero:
-        _keep_best(folder, module, recipe, data, summary)
+        keep_best(folder, module, recipe, data, summary)
         text = json.dumps(summary, indent=1)
         (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
     return summary
@@ -146,8 +159,9 @@ def _train_stage(recipe: Recipe, run: Run, folder: Path) -> dict[str, Any]:
 def _prepare(folder: Path, last: Path, *, resume: bool) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".write").touch()
-        (folder / ".write").unlink()
+        probe = folder / f".write-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
     except OSError as error:
         raise UserError(
             f"cannot write {folder} ({error.strerror}); choose another --out"
@@ -202,7 +216,7 @@ def _task(recipe: Recipe, data: TrainingData) -> TrainingTask:
     weights = recipe.loss.class_weights
     factors: Sequence[float] | None = None
     if weights == "inverse-log":
-        factors = _inverse_log(data.class_counts())
+        factors = class_weights(data.class_counts()).tolist()
     elif weights != "none":
         factors = weights
     if recipe.task == "classification":
@@ -227,74 +241,6 @@ def _task(recipe: Recipe, data: TrainingData) -> TrainingTask:
     raise UserError(f"task {recipe.task} is not trained from pictures")
 
 
-def _inverse_log(counts: torch.Tensor) -> list[float]:
-    """1 / ln(1.10 + share) per class, with fixed bins.
-
-    Paper: espnet; the official rule, whose bins move with each image, is not used.
-    """
-    shares = counts.double() / counts.sum().clamp(min=1)
-    return [float(value) for value in 1 / torch.log(1.10 + shares)]
-
-
-def _trainer(
-    recipe: Recipe, run: Run, folder: Path, history: History, task: TrainingTask
-) -> L.Trainer:
-    monitor = f"val_{task.monitor}"
-    callbacks: list[L.Callback] = [
-        history,
-        ModelCheckpoint(
-            folder, "best", monitor=monitor, mode=task.mode, enable_version_counter=False
-        ),
-        ModelCheckpoint(
-            folder,
-            "last",
-            every_n_train_steps=run.checkpoint_steps,
-            enable_version_counter=False,
-            save_on_exception=True,
-        ),
-        _EpochCheckpoint(folder / "last.ckpt"),
-    ]
-    if recipe.ema is not None:
-        callbacks.append(EMAWeightAveraging(decay=recipe.ema))
-    if recipe.early_stopping is not None:
-        callbacks.append(EarlyStopping(monitor, patience=recipe.early_stopping, mode=task.mode))
-    warnings.filterwarnings("ignore", module="lightning")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    return L.Trainer(
-        accelerator=run.device,
-        devices=run.devices,
-        strategy="ddp" if run.devices > 1 or _under_torchrun() else "auto",
-        max_epochs=recipe.epochs,
-        precision=recipe.precision,
-        accumulate_grad_batches=recipe.accumulate,
-        gradient_clip_val=recipe.clip,
-        limit_val_batches=run.limit,
-        num_sanity_val_steps=0,
-        callbacks=callbacks,
-        logger=False,
-        enable_progress_bar=run.progress,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        default_root_dir=folder,
-    )
-
-
-class _EpochCheckpoint(L.Callback):
-    """Keeps `last.ckpt` at the end of every epoch too."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        trainer.save_checkpoint(self.path)
-
-
-def _under_torchrun() -> bool:
-    import os
-
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
 def _validation(data: TrainingData, recipe: Recipe, trainer: L.Trainer) -> DataLoader[Any]:
     share = ShareOf(data.val, rank=trainer.global_rank, world=trainer.world_size)
     return DataLoader(
@@ -303,73 +249,3 @@ def _validation(data: TrainingData, recipe: Recipe, trainer: L.Trainer) -> DataL
         collate_fn=data.collate,
         num_workers=recipe.data.workers,
     )
-
-
-def _keep_best(
-    folder: Path,
-    module: TrainingModule,
-    recipe: Recipe,
-    data: TrainingData,
-    summary: dict[str, Any],
-) -> None:
-    """Put the best weights back and write them as a file that `espnetv2 predict` takes."""
-    best = folder / "best.ckpt"
-    if best.is_file():
-        state = torch.load(best, map_location="cpu", weights_only=False)["state_dict"]
-        module.load_state_dict(state)
-    classes = len(data.classes) + (recipe.task == "detection")
-    header = Header(
-        model=recipe.model,
-        options={"num_classes": classes, **recipe.options},
-        classes=data.classes,
-        palette=data.palette,
-        preprocessing=data.preprocessing.to_json(),
-        source={"name": recipe.model, "trained": summary["commit"], "metrics": summary["metrics"]},
-    )
-    write_safetensors(module.network.state_dict(), header, folder / "model.safetensors")
-
-
-def _summary(
-    recipe: Recipe,
-    run: Run,
-    data: TrainingData,
-    history: History,
-    task: TrainingTask,
-    network: nn.Module,
-    seconds: float,
-) -> dict[str, Any]:
-    key = f"val_{task.monitor}"
-    pick = max if task.mode == "max" else min
-    scored = [row for row in history.rows if key in row]
-    best = pick(scored, key=lambda row: row[key]) if scored else {}
-    return {
-        "model": recipe.model,
-        "task": recipe.task,
-        "data": recipe.data.format,
-        "split": recipe.data.val_split,
-        "metrics": {k.removeprefix("val_"): v for k, v in best.items() if k.startswith("val_")},
-        "best_epoch": best.get("epoch"),
-        "epochs": recipe.epochs,
-        "classes": len(data.classes),
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "command": run.command,
-        "commit": _commit(),
-        "device": f"{platform.machine()}, {torch.get_num_threads()} threads"
-        if not torch.cuda.is_available()
-        else torch.cuda.get_device_name(),
-        "seconds": round(history.seconds + seconds, 1),
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "versions": {
-            "python": sys.version.split()[0],
-            "torch": torch.__version__,
-            "lightning": version("lightning"),
-        },
-        "recipe": recipe.model_dump(mode="json"),
-    }
-
-
-def _commit() -> str:
-    done = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=Path.cwd()
-    )
-    return done.stdout.strip()

@@ -42,8 +42,8 @@ class LanguageSettings:
         dropout: Probability.
         trigger: Averaging begins when the validation loss exceeds the best of all epochs but
             the last so many.
-        norm_segments: Segments of the training text from which the norms' statistics are taken
-            anew, without dropout, before validation; 0 keeps those of training.
+        norm_segments: Segments of the training text from which the statistics of averaged
+            weights' norms are taken, without dropout; 0 keeps those of the weights in training.
         seed: Of weights, segments and dropout.
         precision: As Lightning names it: "32-true" or "bf16-mixed".
     """
@@ -243,7 +243,7 @@ class LanguageModule(L.LightningModule):
         if self.averaging:
             for parameter, state in self.trainer.optimizers[0].state.items():
                 parameter.data.copy_(state["ax"])
-        if self.settings.norm_segments:  # D82
+        if self.averaging and self.settings.norm_segments:  # D82
             cuts = regular_segments(len(self.train_rows), bptt=self.settings.bptt)
             rows = self.train_rows.to(self.device)
             settle_norms(self.network, rows, cuts[: self.settings.norm_segments])

@@ -1,0 +1,103 @@
+"""The Lightning trainer of a recipe: precision, processes, checkpoints."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning.pytorch as L
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+
+from espnetv2.tasks.training import TrainingTask
+from espnetv2.training.callbacks import History
+from espnetv2.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where and how much to train.
+
+    Attributes:
+        data: Folder of the data set.
+        out: Folder of the run.
+        resume: Go on with `out`'s last checkpoint.
+        limit: Batches an epoch, for smoke runs.
+        device: "cpu", "gpu" or "auto".
+        devices: Processes (on CPUs) or GPUs.
+        checkpoint_steps: Steps between checkpoints within an epoch.
+        progress: Whether to show a bar.
+        skip_bad: Leave out pictures that cannot be read.
+        command: What was typed, for the summary.
+    """
+
+    data: Path
+    out: Path
+    resume: bool = False
+    limit: int | None = None
+    device: str = "auto"
+    devices: int = 1
+    checkpoint_steps: int = 200
+    progress: bool = True
+    skip_bad: bool = False
+    command: str = ""
+
+
+def make_trainer(
+    recipe: Recipe, run: Run, folder: Path, history: History, task: TrainingTask
+) -> L.Trainer:
+    """Lightning's trainer with the recipe's precision and our checkpoints."""
+    monitor = f"val_{task.monitor}"
+    callbacks: list[L.Callback] = [
+        history,
+        ModelCheckpoint(
+            folder, "best", monitor=monitor, mode=task.mode, enable_version_counter=False
+        ),
+        ModelCheckpoint(
+            folder,
+            "last",
+            every_n_train_steps=run.checkpoint_steps,
+            enable_version_counter=False,
+            save_on_exception=True,
+        ),
+        _EpochCheckpoint(folder / "last.ckpt"),
+    ]
+    if recipe.ema is not None:
+        callbacks.append(EMAWeightAveraging(decay=recipe.ema))
+    if recipe.early_stopping is not None:
+        callbacks.append(EarlyStopping(monitor, patience=recipe.early_stopping, mode=task.mode))
+    # torchrun says how many processes there are, here and in all
+    world, local = (int(os.environ.get(name, "0")) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    devices = local or run.devices
+    warnings.filterwarnings("ignore", module="lightning")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    return L.Trainer(
+        accelerator=run.device,
+        devices=devices,
+        num_nodes=world // local if local else 1,
+        strategy="ddp" if devices > 1 or world > 1 else "auto",
+        max_epochs=recipe.epochs,
+        precision=recipe.precision,
+        accumulate_grad_batches=recipe.accumulate,
+        gradient_clip_val=recipe.clip,
+        limit_val_batches=run.limit,
+        num_sanity_val_steps=0,
+        callbacks=callbacks,
+        logger=False,
+        enable_progress_bar=run.progress,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=folder,
+    )
+
+
+class _EpochCheckpoint(L.Callback):
+    """Keeps `last.ckpt` at the end of every epoch too."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trainer.save_checkpoint(self.path)
