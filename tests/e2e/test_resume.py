@@ -74,3 +74,21 @@ def test_a_folder_with_a_run_is_not_overwritten(camvid):
     assert again.returncode == 2
     assert again.stderr.splitlines()[-1].startswith("error: ")
     assert "--resume" in again.stderr
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(camvid):
+    whole, stopped = camvid / "whole", camvid / "stopped"
+    process = subprocess.Popen(
+        command(camvid, stopped), stderr=subprocess.PIPE, text=True, cwd=camvid
+    )
+    while not (stopped / "last.ckpt").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 2
+    assert errors.splitlines()[-1].startswith("error: interrupted; all is saved in ")
+    run(camvid, whole)
+    run(camvid, stopped, "--resume")
+    first, second = load_file(whole / "model.safetensors"), load_file(stopped / "model.safetensors")
+    assert [k for k in first if not torch.equal(first[k], second[k])] == []

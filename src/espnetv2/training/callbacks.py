@@ -6,10 +6,13 @@ import csv
 import logging
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as L
 import torch
+
+from espnetv2.errors import UserError
+from espnetv2.training.saving import replacing
 
 log = logging.getLogger("espnetv2")
 
@@ -69,7 +72,7 @@ class History(L.Callback):
         self.rows = [old for old in self.rows if old["epoch"] != row["epoch"]] + [row]
         if not trainer.is_global_zero:
             return
-        self.write()
+        self._write()
         left = (int(trainer.max_epochs or 0) - len(self.rows)) * seconds
         shown = ", ".join(f"{k} {v:.4g}" for k, v in values.items())
         log.info(
@@ -82,15 +85,77 @@ class History(L.Callback):
             left / 60,
         )
 
-    def write(self) -> None:
-        """Write the table."""
+    def _write(self) -> None:
         names = list(dict.fromkeys(name for row in self.rows for name in row))
-        scratch = self.folder / "history.csv.part"
-        with scratch.open("w", newline="", encoding="utf-8") as file:
+        with (
+            replacing(self.folder / "history.csv") as scratch,
+            scratch.open("w", newline="", encoding="utf-8") as file,
+        ):
             table = csv.DictWriter(file, names)
             table.writeheader()
             table.writerows(self.rows)
-        scratch.replace(self.folder / "history.csv")
 
     def _spent(self) -> float:
         return self.seconds + time.perf_counter() - self._start
+
+
+class Checkpoints(L.Callback):
+    """Keeps `last.ckpt`, to go on from, and `best.ckpt`; each is replaced whole.
+
+    Attributes:
+        interrupted: Set by Ctrl-C: save at the next place that can be resumed from, and stop.
+    """
+
+    def __init__(
+        self, folder: Path, *, steps: int, monitor: str, mode: Literal["max", "min"]
+    ) -> None:
+        self.folder, self.steps, self.monitor, self.mode = folder, steps, monitor, mode
+        self.best: float | None = None
+        self.interrupted = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best score so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.best = state["best"]
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Save now and then; what is saved behind an epoch's last batch would skip validation."""
+        if batch_idx + 1 >= trainer.num_training_batches:
+            return
+        if self._asked(trainer) or (batch_idx + 1) % self.steps == 0:
+            self._save_last(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save, and keep what scores better than all before."""
+        if (score := trainer.callback_metrics.get(self.monitor)) is not None:
+            sign = 1 if self.mode == "max" else -1
+            value = float(score)
+            if value == value and (self.best is None or sign * value > sign * self.best):
+                self.best = value
+                self._save(trainer, "best.ckpt")
+        self._save_last(trainer)
+
+    def _save_last(self, trainer: L.Trainer) -> None:
+        self._save(trainer, "last.ckpt")
+        if self._asked(trainer):
+            raise UserError(f"interrupted; all is saved in {self.folder}, go on with --resume")
+
+    def _save(self, trainer: L.Trainer, name: str) -> None:
+        with replacing(self.folder / name, here=trainer.is_global_zero) as scratch:
+            trainer.save_checkpoint(scratch)  # every process takes part; the first one writes
+
+    def _asked(self, trainer: L.Trainer) -> bool:
+        if trainer.world_size == 1:
+            return self.interrupted
+        # one process may have heard of it a step before the others
+        return bool(trainer.strategy.reduce_boolean_decision(self.interrupted, all=False))

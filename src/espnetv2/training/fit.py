@@ -22,10 +22,11 @@ from espnetv2.data.training_sets import DataSpec, TrainingData, open_training_da
 from espnetv2.errors import UserError
 from espnetv2.models.catalog import entry
 from espnetv2.tasks.training import ClassificationTraining, SegmentationTraining, TrainingTask
-from espnetv2.training.callbacks import History
+from espnetv2.training.callbacks import Checkpoints, History
 from espnetv2.training.loader import ShareOf, TrainingLoader
 from espnetv2.training.module import TrainingModule
 from espnetv2.training.recipe import Recipe, stage_recipes
+from espnetv2.training.saving import gentle_interrupt, write_whole
 from espnetv2.training.summary import keep_best, summarize
 from espnetv2.training.trainer import Run, make_trainer
 from espnetv2.weights.load import load_network
@@ -120,7 +121,10 @@ def _train_stage(recipe: Recipe, run: Run, folder: Path) -> dict[str, Any]:
         network = network.to(memory_format=torch.channels_last)
     task = _task(recipe, data)
     history = History(folder)
-    trainer = make_trainer(recipe, run, folder, history, task)
+    checkpoints = Checkpoints(
+        folder, steps=run.checkpoint_steps, monitor=f"val_{task.monitor}", mode=task.mode
+    )
+    trainer = make_trainer(recipe, run, folder, history, checkpoints)
     loader = TrainingLoader(
         data.train,
         batch_size=recipe.data.batch_size,
@@ -135,24 +139,21 @@ def _train_stage(recipe: Recipe, run: Run, folder: Path) -> dict[str, Any]:
     module = TrainingModule(network, task, recipe, steps=len(loader))
     (folder / "recipe.json").write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
     start = time.perf_counter()
-    with warnings.catch_warnings():
+    with gentle_interrupt(checkpoints), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice is not about this program's user
         trainer.fit(
             module,
             loader,
             _validation(data, recipe, trainer),
             ckpt_path=str(last) if run.resume and last.is_file() else None,
-            weights_only=False,
+            weights_only=True,
         )
-    if trainer.interrupted:
-        raise UserError(f"interrupted; go on with: {run.command} --resume")
     summary = summarize(
         recipe, run.command, data, history, task, network, time.perf_counter() - start
     )
     if trainer.is_global_zero:
         keep_best(folder, module, recipe, data, summary)
-        text = json.dumps(summary, indent=1)
-        (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+        write_whole(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
     return summary
 
 

@@ -8,12 +8,8 @@ import json
 import logging
 import platform
 import resource
-import signal
-import threading
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +22,7 @@ from espnetv2.errors import UserError, unknown
 from espnetv2.models.eru_lm import LAYOUTS, ERULanguageModel, Layout
 from espnetv2.tasks.language import evaluate_text
 from espnetv2.training.language import LanguageModule, LanguageSettings
+from espnetv2.training.saving import gentle_interrupt, replacing, write_whole
 
 TEST_BATCH = 1
 """The test text is read in one piece, as in awdlstm."""
@@ -70,7 +67,7 @@ def fit_language(
     trainer = _trainer(settings, keeper, device=device, progress=progress)
     last = out / "last.ckpt"
     start = time.perf_counter()
-    with _gentle_interrupt(keeper), warnings.catch_warnings():
+    with gentle_interrupt(keeper), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice is not about this program's user
         trainer.fit(module, ckpt_path=last if resume and last.is_file() else None)
     scores = _judge(module, corpus, out, limit=limit)
@@ -156,14 +153,14 @@ class Keeper(L.Callback):
             "words": self.words,
             **module.rows[-1],
         }
-        with _replacing(self.folder / "best.ckpt") as scratch:
+        with replacing(self.folder / "best.ckpt") as scratch:
             torch.save(best, scratch)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the table, then save."""
         rows = self.module.rows
         with (
-            _replacing(self.folder / "metrics.csv") as scratch,
+            replacing(self.folder / "metrics.csv") as scratch,
             scratch.open("w", newline="", encoding="utf-8") as file,
         ):
             table = csv.DictWriter(file, list(rows[0]))
@@ -174,54 +171,10 @@ class Keeper(L.Callback):
         self._save_last(trainer)
 
     def _save_last(self, trainer: L.Trainer) -> None:
-        with _replacing(self.folder / "last.ckpt") as scratch:
+        with replacing(self.folder / "last.ckpt") as scratch:
             trainer.save_checkpoint(scratch)
         if self.interrupted:
             raise UserError(f"interrupted; all is saved in {self.folder}, go on with --resume")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file at once or not at all.
-
-    Raises:
-        UserError: It cannot be written.
-    """
-    with _replacing(path) as scratch:
-        scratch.write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A scratch file that takes the place of `path` when all went well."""
-    scratch = path.with_name(path.name + ".part")
-    try:
-        yield scratch
-        scratch.replace(path)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path} ({error.strerror or error}); the previous one is kept: make "
-            "room or choose another --out, then --resume"
-        ) from error
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
-@contextmanager
-def _gentle_interrupt(keeper: Keeper) -> Iterator[None]:
-    """The first Ctrl-C asks to save and stop; the second stops at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ask(number: int, frame: Any) -> None:
-        keeper.interrupted = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _prepare(settings: LanguageSettings, out: Path, *, resume: bool) -> None:

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightning.pytorch as L
-from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
 
-from espnetv2.tasks.training import TrainingTask
-from espnetv2.training.callbacks import History
+from espnetv2.training.callbacks import Checkpoints, History
 from espnetv2.training.recipe import Recipe
 
 
@@ -46,28 +45,21 @@ class Run:
 
 
 def make_trainer(
-    recipe: Recipe, run: Run, folder: Path, history: History, task: TrainingTask
+    recipe: Recipe, run: Run, folder: Path, history: History, checkpoints: Checkpoints
 ) -> L.Trainer:
     """Lightning's trainer with the recipe's precision and our checkpoints."""
-    monitor = f"val_{task.monitor}"
     callbacks: list[L.Callback] = [
         history,
-        ModelCheckpoint(
-            folder, "best", monitor=monitor, mode=task.mode, enable_version_counter=False
-        ),
-        ModelCheckpoint(
-            folder,
-            "last",
-            every_n_train_steps=run.checkpoint_steps,
-            enable_version_counter=False,
-            save_on_exception=True,
-        ),
-        _EpochCheckpoint(folder / "last.ckpt"),
     ]
     if recipe.ema is not None:
         callbacks.append(EMAWeightAveraging(decay=recipe.ema))
     if recipe.early_stopping is not None:
-        callbacks.append(EarlyStopping(monitor, patience=recipe.early_stopping, mode=task.mode))
+        callbacks.append(
+            EarlyStopping(
+                checkpoints.monitor, patience=recipe.early_stopping, mode=checkpoints.mode
+            )
+        )
+    callbacks.append(checkpoints)  # last, so that it saves what the others have done
     # torchrun says how many processes there are, here and in all
     world, local = (int(os.environ.get(name, "0")) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     devices = local or run.devices
@@ -84,6 +76,7 @@ def make_trainer(
         gradient_clip_val=recipe.clip,
         limit_val_batches=run.limit,
         num_sanity_val_steps=0,
+        enable_checkpointing=False,
         callbacks=callbacks,
         logger=False,
         enable_progress_bar=run.progress,
@@ -91,13 +84,3 @@ def make_trainer(
         use_distributed_sampler=False,
         default_root_dir=folder,
     )
-
-
-class _EpochCheckpoint(L.Callback):
-    """Keeps `last.ckpt` at the end of every epoch too."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        trainer.save_checkpoint(self.path)
