@@ -47,7 +47,7 @@ def kill_after(folder, out, saves):
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("saves", [2, 7])
+@pytest.mark.parametrize("saves", [pytest.param(2, marks=pytest.mark.slow), 7])
 def test_killed_and_resumed_equals_uninterrupted(camvid, saves):
     whole, broken = camvid / "whole", camvid / "broken"
     run(camvid, whole)
@@ -76,6 +76,8 @@ def test_a_folder_with_a_run_is_not_overwritten(camvid):
     assert "--resume" in again.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_ctrl_c_saves_and_says_how_to_go_on(camvid):
     whole, stopped = camvid / "whole", camvid / "stopped"
     process = subprocess.Popen(

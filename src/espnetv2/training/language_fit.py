@@ -23,6 +23,7 @@ from espnetv2.models.eru_lm import LAYOUTS, ERULanguageModel, Layout
 from espnetv2.tasks.language import evaluate_text
 from espnetv2.training.language import LanguageModule, LanguageSettings
 from espnetv2.training.saving import gentle_interrupt, replacing, write_whole
+from espnetv2.weights.files import Header, write_safetensors
 
 TEST_BATCH = 1
 """The test text is read in one piece, as in awdlstm."""
@@ -71,6 +72,16 @@ def fit_language(
         warnings.simplefilter("ignore")  # Lightning's advice is not about this program's user
         trainer.fit(module, ckpt_path=last if resume and last.is_file() else None)
     scores = _judge(module, corpus, out, limit=limit)
+    if settings.layout is None:
+        header = Header(
+            model=f"eru_lm_{settings.preset}",
+            options={"num_classes": len(corpus.words)},
+            classes=corpus.words,
+            palette=None,
+            preprocessing={},
+            source={"name": f"eru_lm_{settings.preset}", "metrics": scores},
+        )
+        write_safetensors(module.network.state_dict(), header, out / "model.safetensors")
     summary = {
         "model": f"eru_lm_{settings.preset}" if settings.layout is None else "eru_lm",
         "task": "language",
