@@ -48,7 +48,6 @@ def test_command_runs(command, desk, shared):
         "MODEL": "espnetv2_seg_s0_5.edgenets_voc_256",
         "INPUT...": "cat.jpg",
         "FOLDER": str(shared / "data" / "camvid"),
-        "FOLDER": str(shared / "data" / "camvid"),
         "RUN": "run",
         "DIR": str(shared / "data" / "camvid") if "eval" in command else "out",
     }
