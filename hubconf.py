@@ -1,4 +1,4 @@
-"""For `torch.hub.load("espnetv2/espnetv2", "espnetv2_s1_0", ...)`: every network by its name."""
+"""For `torch.hub.load(REPOSITORY, "espnetv2_s1_0", ...)`: every network by its name."""
 
 import pathlib
 import sys
