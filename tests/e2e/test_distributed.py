@@ -32,7 +32,7 @@ def command(folder, out, *more):
 def torchrun(*words):
     return [
         *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
-        *("--master-port", "0", "--max-restarts", "2", *words),
+        *("--standalone", "--max-restarts", "2", *words),
     ]
 
 

@@ -23,7 +23,6 @@ class TrainingModule(L.LightningModule):
 
     Args:
         steps: Optimiser steps of an epoch, for schedules that move within it.
-        teacher: Network whose logits the classifier also follows (distillation).
     """
 
     def __init__(
@@ -40,6 +39,9 @@ class TrainingModule(L.LightningModule):
         self.recipe = recipe
         self.steps = steps
         self.valid: Any = task.metrics()
+        if recipe.freeze_norm != "no":  # before Lightning tells DDP what has gradients
+            for norm in norms(network):
+                norm.requires_grad_(False)
 
     def training_step(self, batch: Any, index: int) -> Tensor:
         """Loss of one batch."""
@@ -92,9 +94,6 @@ class TrainingModule(L.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One optimiser; groups by place and by whether they decay."""
-        if self.recipe.freeze_norm != "no":
-            for norm in norms(self.network):
-                norm.requires_grad_(False)
         return make_optimizer(self.network, self.recipe)
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightning.pytorch as L
+import torch
+import torch.distributed as dist
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
 
 from espnetv2.training.callbacks import Checkpoints, History
@@ -60,6 +62,7 @@ def make_trainer(
             )
         )
     callbacks.append(checkpoints)  # last, so that it saves what the others have done
+    _join_after_restart("gloo" if run.device == "cpu" or not torch.cuda.is_available() else "nccl")
     # torchrun says how many processes there are, here and in all
     world, local = (int(os.environ.get(name, "0")) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     devices = local or run.devices
@@ -83,4 +86,26 @@ def make_trainer(
         enable_model_summary=False,
         use_distributed_sampler=False,
         default_root_dir=folder,
+    )
+
+
+def _join_after_restart(backend: str) -> None:
+    """Meet the other processes where those before the restart left no trace.
+
+    torchrun keeps one store over its restarts, with the addresses of processes that have died.
+    """
+    env = os.environ
+    restarts = env.get("TORCHELASTIC_RESTART_COUNT", "0")
+    one_node = env.get("GROUP_WORLD_SIZE") == "1"  # several nodes may have counted differently
+    shared = env.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if restarts == "0" or not one_node or not shared or dist.is_initialized():
+        return
+    store = dist.TCPStore(env["MASTER_ADDR"], int(env["MASTER_PORT"]), is_master=False)
+    if backend == "nccl":
+        torch.cuda.set_device(int(env["LOCAL_RANK"]))
+    dist.init_process_group(
+        backend,
+        store=dist.PrefixStore(f"espnetv2/restart{restarts}", store),
+        rank=int(env["RANK"]),
+        world_size=int(env["WORLD_SIZE"]),
     )
