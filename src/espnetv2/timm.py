@@ -1,6 +1,6 @@
 """Registers the classifiers with timm: `import espnetv2.timm`, then `timm.create_model(...)`.
 
->>> import timm, espnetv2.timm  # doctest: +SKIP
+>>> import timm, espnetv2.timm
 >>> timm.create_model("espnetv2_s1_0", features_only=True).feature_info.channels()
 [32, 64, 128, 256, 1024]
 """

@@ -14,6 +14,16 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
+OWN = {
+    "FLOWERS": "imagenette128",
+    "TAGS": "coco256",
+    "SCENES": "camvid",
+    "CELLS": "bccd",
+    "TEXTS": "ptb",
+}
+"""Folders of people's own data, and the real ones that stand for them."""
+
+
 def commands():
     found = []
     for page in PAGES:
@@ -51,6 +61,7 @@ def test_command_runs(command, desk, shared):
         "RUN": "run",
         "DIR": str(shared / "data" / "camvid") if "eval" in command else "out",
     }
+    places |= {name: str(shared / "data" / folder) for name, folder in OWN.items()}
     words = [places.get(word, word) for word in shlex.split(command)]
     if " train " in command:  # the whole command, but only a few of its steps
         words += ["--limit", "1", "--set", "epochs=1", "--set", "stages=[]", "--device", "cpu"]

@@ -28,10 +28,10 @@ def run(folder, out, *more):
     return done
 
 
-def kill_after(folder, out, saves):
+def kill_after(folder, out, saves, *more):
     """Start a run and kill it without warning once it has saved `saves` checkpoints."""
     process = subprocess.Popen(
-        command(folder, out), stderr=subprocess.DEVNULL, cwd=folder, start_new_session=True
+        command(folder, out, *more), stderr=subprocess.DEVNULL, cwd=folder, start_new_session=True
     )
     seen, last = 0, None
     while seen < saves and process.poll() is None:
@@ -47,14 +47,17 @@ def kill_after(folder, out, saves):
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("saves", [pytest.param(2, marks=pytest.mark.slow), 7])
-def test_killed_and_resumed_equals_uninterrupted(camvid, saves):
+@pytest.mark.parametrize(
+    ("saves", "norm"), [pytest.param(2, "frozen", marks=pytest.mark.slow), (7, "no")]
+)
+def test_killed_and_resumed_equals_uninterrupted(camvid, saves, norm):
     whole, broken = camvid / "whole", camvid / "broken"
-    run(camvid, whole)
-    kill_after(camvid, broken, saves)
+    norms = ("--set", f"freeze_norm={norm}")
+    run(camvid, whole, *norms)
+    kill_after(camvid, broken, saves, *norms)
     torch.load(broken / "last.ckpt", weights_only=False)  # never torn
     assert not (broken / "summary.json").exists()
-    run(camvid, broken, "--resume")
+    run(camvid, broken, *norms, "--resume")
     first, second = load_file(whole / "model.safetensors"), load_file(broken / "model.safetensors")
     assert [k for k in first if not torch.equal(first[k], second[k])] == []
     ends = [torch.load(p / "last.ckpt", weights_only=False) for p in (whole, broken)]

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+import tiny_sets
+
 CASES = {
     # recipe: (folder of real data, what keeps it small, score that must be there)
     "camvid": ("camvid", ["stages=[]", "data.size=[64,96]"], "miou"),
@@ -26,6 +28,42 @@ def espnetv2(*words, cwd):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
+
+
+def text(root):
+    root.mkdir(parents=True, exist_ok=True)
+    words = " ".join(f"w{i % 17}" for i in range(40))
+    for split in ("train", "valid", "test"):
+        (root / f"{split}.txt").write_text(f"{words}\n" * 60)
+
+
+def tags(root):
+    tiny_sets.imagefolder(root)
+    for split in ("train", "val"):
+        rows = [(f"{split}/cat/0.png", "cat"), (f"{split}/dog/0.png", "dog|cat")]
+        tiny_sets.table(root, rows, name=f"{split}.csv")
+
+
+OWN = {
+    # recipe for people's own data: (a folder as the README draws it, score that must be there)
+    "classify": (tiny_sets.imagefolder, "top1"),
+    "multilabel": (tags, "f1_overall"),
+    "segment": (tiny_sets.masks, "miou"),
+    "detect": (tiny_sets.voc_boxes, "ap50"),
+    "language": (text, "val_perplexity"),
+}
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("recipe", OWN)
+def test_own_data_in_one_command(recipe, tmp_path):
+    make, score = OWN[recipe]
+    make(tmp_path / "data")
+    small = ("--limit", "1", "--set", "epochs=1", "--set", "data.size=[64,64]")
+    where = ("--data", "data", "--out", "run", "--device", "cpu", "--threads", "1")
+    printed = espnetv2("train", recipe, *where, *small, "--json", cwd=tmp_path)
+    assert score in json.loads(printed)["metrics"]
+    assert (tmp_path / "run" / "model.safetensors").is_file()
 
 
 @pytest.mark.data

@@ -1,4 +1,4 @@
-"""`espnetv2 data`: look a data set over, and weigh its classes."""
+"""`espnetv2 data`: look a data set over, weigh its classes, draw COCO for VOC."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 data_app = typer.Typer(
     name="data",
-    help="Look a data set over before training on it.",
+    help="Look a data set over, or convert it, before training on it.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -100,6 +100,67 @@ def weights(
         for name, count, factor in zip(classes, numbers, factors, strict=True)
     ]
     print_table(("class", "count", "per cent", "weight"), table)
+
+
+@data_app.command("shards")
+def shards(
+    source: Annotated[
+        Path, typer.Argument(metavar="SRC", help="Folder with <split>/<class>/ and pictures.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the shards.")],
+    shard_size: Annotated[int, typer.Option(min=1, help="Pictures of a shard.")] = 5000,
+    train_split: Annotated[str, typer.Option(help="Name of the training split.")] = "train",
+    val_split: Annotated[str, typer.Option(help='Of the validation split; "" for none.')] = "val",
+    as_json: _Json = False,
+) -> None:
+    """Pack class folders into WebDataset shards, for `data.format: webdataset`."""
+    from espnetv2.data.shard_writer import write_shards
+
+    splits = list(dict.fromkeys(split for split in (train_split, val_split) if split))
+    if not splits:
+        raise UserError("no split to pack; name one with --train-split")
+    with _Bar() as bar:
+        written = write_shards(source, out, splits, shard_size=shard_size, progress=bar.update)
+    if as_json:
+        print(json.dumps({"out": str(out), "splits": written}))
+        return
+    for split, rows in written.items():
+        samples, size = (sum(row[key] for row in rows) for key in ("samples", "bytes"))
+        print(f"{split}: {samples:,} pictures in {len(rows)} shards, {size / 1e6:,.1f} MB")
+
+
+@data_app.command("coco2voc")
+def coco2voc(
+    coco: Annotated[Path, typer.Argument(help="Folder of COCO: annotations/ and the pictures.")],
+    out: Annotated[Path, typer.Option(help="Folder for the masks and their list.")],
+    split: Annotated[str, typer.Option(help="Of COCO.")] = "train2017",
+    min_side: Annotated[
+        int, typer.Option(min=1, help="Leave out pictures with a side shorter than this.")
+    ] = 256,
+    as_json: _Json = False,
+) -> None:
+    """Draw COCO's instances as masks of VOC's 21 classes, and list them for training.
+
+    Can be stopped and run again: masks that are there stay.
+    """
+    from espnetv2.data.coco_to_voc import convert
+
+    with _Bar() as bar:
+        done = convert(coco, out, split=split, min_side=min_side, progress=bar.update)
+    if not done.pictures:
+        raise UserError(
+            f"no picture is left of {done.small + done.empty} with VOC's classes: {done.small} too "
+            f"small, {done.empty} of one value; lower --min-side, or look at {coco}"
+        )
+    if as_json:
+        print(json.dumps({**done.__dict__, "list": str(done.list)}))
+        return
+    print(
+        f"{done.pictures} pictures in {done.list} ({done.drawn} masks drawn now; left out: "
+        f"{done.small} too small, {done.empty} of one value)\n"
+        f"train on them too: espnetv2 train voc-segmentation --data VOC "
+        f"--set 'data.extra=[{done.list}]'"
+    )
 
 
 class _Bar:

@@ -32,11 +32,19 @@ class Enlarge(str, Enum):
     nearest = "nearest"
 
 
+class Cluster(str, Enum):
+    """What spreads the work over many cores or machines."""
+
+    ray = "ray"
+
+
 def predict(
     model: Annotated[str, typer.Argument(help="A published name or a weights file.")],
     inputs: Annotated[
         list[str],
-        typer.Argument(help='Pictures, folders, patterns ("*.jpg"), videos, a camera ("0").'),
+        typer.Argument(
+            help='Pictures, folders, patterns ("*.jpg"), @list.txt, videos, a camera ("0").'
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("predictions"),
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
@@ -61,6 +69,16 @@ def predict(
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only the first pictures, and frames of a video.")
     ] = None,
+    engine_cluster: Annotated[
+        Cluster | None,
+        typer.Option(help="Pictures to Parquet files in --out, restartable, over Ray Data."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Of the cluster; its cores, or GPUs, by default.")
+    ] = None,
+    part_size: Annotated[
+        int | None, typer.Option(min=1, help="Of the cluster: pictures of a Parquet file; 256.")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document instead of lines.")
     ] = False,
@@ -69,6 +87,27 @@ def predict(
     shape = None if size is None else parse_size(size)
     if overlap is not None and tile is None:
         raise UserError("--overlap needs --tile; give both")
+    if engine_cluster is not None:
+        from espnetv2.cli.predict_cluster import predict_on_ray
+
+        cut = None if tile is None else (tile, tile // 4 if overlap is None else overlap)
+        decided = {"size": shape, "enlarge": enlarge.value, "top": top, "score": score}
+        predict_on_ray(
+            model,
+            inputs,
+            out,
+            decided,
+            tiles=cut,
+            limit=limit,
+            device=device,
+            batch_size=batch_size,
+            workers=workers,
+            part_size=part_size,
+            as_json=as_json,
+        )
+        return
+    if workers is not None or part_size is not None:
+        raise UserError("--workers and --part-size need --engine-cluster ray; add it")
 
     from espnetv2.predict.media import find_sources
     from espnetv2.predict.output import check_folder
@@ -87,7 +126,7 @@ def predict(
     if tiles is not None and predictor.task != "segmentation":
         raise UserError(f"--tile is for segmentation; {predictor.name} does {predictor.task}")
     run = _Run(predictor, out, batch_size=batch_size, tiles=tiles, limit=limit, opacity=opacity)
-    with _progress() as progress:
+    with progress_bar() as progress:
         run.work(sources, progress, lines=not as_json)
     if len(sources) == 1 and run.errors:
         raise UserError(run.errors[0]["message"])
@@ -239,7 +278,8 @@ def _sentence(summary: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _progress() -> Iterator[Progress]:
+def progress_bar() -> Iterator[Progress]:
+    """On stderr, gone when done."""
     from rich.console import Console
     from rich.progress import Progress
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -39,12 +40,16 @@ def train(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be read.")
     ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write curves and pictures for TensorBoard too.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Train a network on a folder; stop and go on at any time with --resume.
 
     The folder of the run gets the history of the scores (history.csv), checkpoints, the best
-    weights (model.safetensors, which `espnetv2 predict` takes) and a summary (summary.json).
+    weights (model.safetensors, which `espnetv2 predict` takes), a summary (summary.json), and
+    charts and sample predictions (report/).
     """
     from espnetv2.training.recipe import load_recipe
 
@@ -54,7 +59,9 @@ def train(
         raise UserError(f"--data {data} is not a folder; give the folder of the data set")
     folder = out or Path("runs") / Path(recipe).stem
     logging.basicConfig(stream=sys.stderr, format="%(message)s")
-    logging.getLogger("espnetv2").setLevel(logging.INFO)
+    # of several processes (torchrun's, Lightning's) the first one speaks
+    first = all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK"))
+    logging.getLogger("espnetv2").setLevel(logging.INFO if first else logging.ERROR)
 
     import torch
 
@@ -73,12 +80,13 @@ def train(
         checkpoint_steps=checkpoint_steps,
         progress=sys.stderr.isatty(),
         skip_bad=skip_bad,
+        tensorboard=tensorboard,
         command=shlex.join(["espnetv2", *sys.argv[1:]]).replace(" --resume", ""),
     )
     summary = fit(chosen, run)
-    if as_json:
+    if first and as_json:
         print(json.dumps(summary))
-    else:
+    elif first:
         print(_sentence(summary, folder))
 
 

@@ -101,6 +101,30 @@ def pair(pictures: Sequence[Path], masks: Path, *, what: str) -> list[tuple[Path
     return pairs
 
 
+def read_list(path: Path) -> list[tuple[Path, Path]]:
+    """Pairs from a text file, `picture TAB mask` a line, relative to the file's folder.
+
+    Raises:
+        UserError: The file is missing or empty, or a line is no pair or names a missing file.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"the list {path} cannot be read: {error}") from error
+    pairs = []
+    for number, line in enumerate(lines, start=1):
+        picture, tab, mask = line.partition("\t")
+        if not tab:
+            raise UserError(f"the list {path}, line {number}: expected picture TAB mask")
+        pairs.append((path.parent / picture, path.parent / mask))
+        for file in pairs[-1]:
+            if not file.is_file():
+                raise UserError(f"the list {path}, line {number}: no file {file}")
+    if not pairs:
+        raise UserError(f"the list {path} is empty; write a line picture TAB mask")
+    return pairs
+
+
 def _grey_values(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import threading
 from collections.abc import Iterator
@@ -35,7 +36,9 @@ def is_picture(path: str | Path) -> bool:
     return Path(path).suffix.lower() in PICTURE_SUFFIXES
 
 
-def open_picture(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_picture(
+    path: str | Path, *, max_pixels: int = MAX_PIXELS, content: bytes | None = None
+) -> Image.Image:
     """Read a picture as upright 8-bit RGB.
 
     The first frame of an animation; turned as its EXIF orientation says. Transparent parts show
@@ -47,13 +50,14 @@ def open_picture(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Ima
     Args:
         path: Its name need not tell the format.
         max_pixels: More than this, by the file's header, is refused before decoding.
+        content: The file's bytes where they are at hand; `path` then only names it in errors.
 
     Raises:
         UserError: The file is missing, empty, cut short, too large or no picture.
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
+        with path.open("rb") if content is None else io.BytesIO(content) as file:
             image = _header(file, path, max_pixels)
             if image.width * image.height > max_pixels:
                 raise UserError(
@@ -89,6 +93,7 @@ def _header(file: BinaryIO, path: Path, max_pixels: int) -> ImageFile.ImageFile:
     if not start:
         raise UserError(f"{path}: the file is empty; replace it")
     Image.init()
+    place = str(getattr(file, "name", ""))  # PIL may map the pixels from a file of this name
     refusals = []
     for name in _FORMATS:
         factory, accept = Image.OPEN.get(name, (None, None))
@@ -97,11 +102,11 @@ def _header(file: BinaryIO, path: Path, max_pixels: int) -> ImageFile.ImageFile:
         file.seek(0)
         try:
             try:
-                return factory(file, str(path))
+                return factory(file, place)
             except Image.DecompressionBombError:  # WebP looks at the size already here
                 file.seek(0)
                 with _limit(max_pixels):
-                    return factory(file, str(path))
+                    return factory(file, place)
         except (SyntaxError, IndexError, TypeError, struct.error) as error:
             refusals.append(f"{name}: {error}")
     known = ", ".join(_FORMATS)

@@ -17,13 +17,15 @@ from espnetv2.data import (
     image_folder,
     imagenet,
     mask_folder,
+    shards,
     voc_augmented,
 )
 from espnetv2.data.coco_instances import CocoInstances
 from espnetv2.data.csv_table import CsvTable
 from espnetv2.data.image_folder import ImageFolder
-from espnetv2.data.masked_pictures import MaskedPictures
+from espnetv2.data.masked_pictures import MaskedPictures, read_list
 from espnetv2.data.sample import Sample
+from espnetv2.data.shards import Shards
 from espnetv2.data.voc_boxes import VocBoxes
 from espnetv2.errors import UserError, unknown
 
@@ -73,13 +75,13 @@ class Source(Protocol):
 
 
 class FolderSource:
-    """Pictures of one class each, in folders."""
+    """Pictures of one class each, in folders or in shards."""
 
     palette: Palette | None = None
     notes: Sequence[str] = ()
 
-    def __init__(self, pictures: ImageFolder) -> None:
-        self.pictures = pictures
+    def __init__(self, pictures: ImageFolder | Shards, targets: Sequence[int] | np.ndarray) -> None:
+        self.pictures, self.targets = pictures, targets
         self.classes = pictures.classes
         self.shown_classes = _readable(pictures.classes)
 
@@ -91,7 +93,7 @@ class FolderSource:
 
     def counts(self, index: int, classes: int) -> Tensor:
         """See `Source`."""
-        return torch.eye(classes, dtype=torch.int64)[self.pictures.files[index][1]]
+        return torch.eye(classes, dtype=torch.int64)[int(self.targets[index])]
 
 
 class MaskSource:
@@ -123,6 +125,11 @@ class MaskSource:
         labels = self.pictures.read_mask(self.pictures.pairs[index][1])
         return torch.from_numpy(np.bincount(labels.ravel(), minlength=256)[:classes])
 
+    def add_lists(self, lists: Sequence[Path]) -> None:
+        """Take in the pairs of list files too, with masks of the same values."""
+        for path in lists:
+            self.pictures.pairs += read_list(path)
+
     def _ignoring(self, labels: np.ndarray) -> np.ndarray:
         return np.where(labels < len(self.classes), labels, np.uint8(255))
 
@@ -141,7 +148,13 @@ class Format:
 
 
 def _imagefolder(root: Path, split: str, classes: Classes, task: str) -> Source:
-    return FolderSource(image_folder.read(root, split, classes=classes))
+    pictures = image_folder.read(root, split, classes=classes)
+    return FolderSource(pictures, [target for _, target in pictures.files])
+
+
+def _webdataset(root: Path, split: str, classes: Classes, task: str) -> Source:
+    pictures = shards.read(root, split, classes=classes)
+    return FolderSource(pictures, pictures.index.labels)
 
 
 def _camvid(root: Path, split: str, classes: Classes, task: str) -> Source:
@@ -184,6 +197,7 @@ def _readable(names: tuple[str, ...]) -> tuple[str, ...]:
 
 FORMATS: Mapping[str, Format] = {
     "imagefolder": Format(("classification",), _imagefolder),
+    "webdataset": Format(("classification",), _webdataset),
     "csv": Format(("classification", "multilabel"), _csv),
     "masks": Format(("segmentation",), _masks),
     "camvid": Format(("segmentation",), _camvid),

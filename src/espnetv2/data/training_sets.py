@@ -17,8 +17,9 @@ from torch.utils.data import Dataset
 
 from espnetv2.data.boxes import Boxes, centred
 from espnetv2.data.draws import sample_generator
+from espnetv2.data.layout import recognize_layout
 from espnetv2.data.preprocess import CONVENTIONS, Preprocessing
-from espnetv2.data.sources import FORMATS, Source
+from espnetv2.data.sources import FORMATS, MaskSource, Source
 from espnetv2.data.transforms import Policy, policy
 from espnetv2.data.views import View, cut_boxes, cut_image, cut_mask, whole
 from espnetv2.errors import UserError, unknown
@@ -34,7 +35,7 @@ class DataSpec:
     """What to train on, in plain values.
 
     Attributes:
-        format: Key of `data.sources.FORMATS`.
+        format: Key of `data.sources.FORMATS`; "auto" finds out.
         root: The data set's folder.
         size: (height, width) of the network's input.
         convention: Key of `data.preprocess.CONVENTIONS`.
@@ -43,6 +44,7 @@ class DataSpec:
         skip_bad: Whether samples that cannot be read are left out; every one is then read once
             when the set is opened.
         limit: At most so many samples of each split, spread evenly over it.
+        extra: List files of more training pairs, `picture TAB mask` a line; only with masks.
     """
 
     format: str
@@ -55,6 +57,7 @@ class DataSpec:
     classes: tuple[str, ...] | None = None
     skip_bad: bool = False
     limit: int | None = None
+    extra: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class TrainingData:
         ignore: 255 where there are masks.
         preprocessing: What a network trained on it must be fed with.
         skipped: What was left out, one line each: faulty boxes, and what `skip_bad` found.
+        format: Key of `data.sources.FORMATS`, also where the spec said "auto".
     """
 
     train: TrainingSet
@@ -80,6 +84,7 @@ class TrainingData:
     ignore: int | None
     preprocessing: Preprocessing
     skipped: tuple[str, ...] = ()
+    format: str = ""
 
     def class_counts(self) -> Tensor:
         """How often each class occurs in the training split: pixels, boxes or pictures.
@@ -103,8 +108,10 @@ def open_training_data(spec: DataSpec, *, task: str) -> TrainingData:
     Raises:
         UserError: Unknown names, a format or policy for other tasks, missing or empty data.
     """
+    if spec.format == "auto":
+        spec = _recognized(spec, task)
     if spec.format not in FORMATS:
-        raise unknown("data format", spec.format, FORMATS)
+        raise unknown("data format", spec.format, ["auto", *FORMATS])
     kind = FORMATS[spec.format]
     if task not in kind.tasks:
         fitting = ", ".join(name for name, other in FORMATS.items() if task in other.tasks)
@@ -116,6 +123,10 @@ def open_training_data(spec: DataSpec, *, task: str) -> TrainingData:
     augmentation = policy(spec.augment, task=task)
     train = kind.read(spec.root, spec.train_split, spec.classes, task)
     val = kind.read(spec.root, spec.val_split, spec.classes or train.classes, task)
+    if spec.extra:
+        if not isinstance(train, MaskSource):
+            raise UserError(f"data.extra lists masks, but {spec.format} has none; leave it out")
+        train.add_lists(spec.extra)
     skipped = [*train.notes, *val.notes]
     pick = partial(_pick, limit=spec.limit, skip_bad=spec.skip_bad, skipped=skipped)
     masks = task == "segmentation"
@@ -131,7 +142,14 @@ def open_training_data(spec: DataSpec, *, task: str) -> TrainingData:
         ignore=IGNORE if masks else None,
         preprocessing=preprocessing,
         skipped=tuple(skipped),
+        format=spec.format,
     )
+
+
+def _recognized(spec: DataSpec, task: str) -> DataSpec:
+    format, train_split = recognize_layout(spec.root, spec.train_split, task=task)
+    _, val_split = recognize_layout(spec.root, spec.val_split, task=task)
+    return replace(spec, format=format, train_split=train_split, val_split=val_split)
 
 
 def training_preprocessing(spec: DataSpec, task: str) -> Preprocessing:

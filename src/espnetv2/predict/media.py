@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import queue
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -39,7 +40,8 @@ def find_sources(inputs: Sequence[str], *, out: Path | None = None) -> list[Sour
     """The sources that the user's words mean, each file once, in the order given.
 
     A word is a picture, a video, a folder (its pictures and videos, sorted, not those of
-    sub-folders), a pattern such as "street/*.jpg", or the number of a camera.
+    sub-folders), a pattern such as "street/*.jpg" or "street/**/*.jpg", "@list.txt", a file that
+    names one of them a line (see `listed`), or the number of a camera.
 
     Args:
         inputs: As typed.
@@ -67,6 +69,41 @@ def find_sources(inputs: Sequence[str], *, out: Path | None = None) -> list[Sour
     return sources
 
 
+def find_pictures(inputs: Sequence[str]) -> list[str]:
+    """Absolute paths of the pictures that the words mean, each once, in the order given.
+
+    Takes the same words as `find_sources`, in any number: no file that a list names is looked at.
+
+    Raises:
+        UserError: As `find_sources`, and for videos and cameras.
+    """
+    places: dict[str, None] = {}
+    for word in inputs:
+        for kind, place in _expand(word):
+            if kind != "picture":
+                raise UserError(f"{place}: is a {kind}; only pictures can be looked at this way")
+            places[os.path.abspath(place)] = None  # noqa: PTH100 - a Path keeps the dots
+    return list(places)
+
+
+def listed(path: Path) -> list[str]:
+    """The paths that a text file names, one a line; relative ones begin at its own folder.
+
+    Empty lines and those that begin with `#` are passed over.
+
+    Raises:
+        UserError: It cannot be read, or names nothing.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")
+    except OSError as error:
+        raise UserError(f"{path}: the list cannot be read ({error.strerror})") from error
+    found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if not found:
+        raise UserError(f"{path}: the list is empty; write one path a line")
+    return [str(path.parent / place) for place in found]
+
+
 PICTURE_FOLDERS = ("images", "JPEGImages")
 """Where a data set's folder keeps its pictures; looked into if it holds none itself."""
 
@@ -85,6 +122,8 @@ def _expand(word: str) -> Iterator[tuple[Literal["picture", "video", "camera"], 
         yield from ((_kind(entry), str(entry)) for entry in found)
     elif path.exists():
         yield _kind(path), word
+    elif word.startswith("@"):
+        yield from ((_kind(Path(place)), place) for place in listed(Path(word[1:])))
     elif word.isdigit():
         yield "camera", word
     elif glob.has_magic(word):

@@ -12,6 +12,7 @@ import lightning.pytorch as L
 import torch
 
 from espnetv2.errors import UserError
+from espnetv2.training.mishaps import LossError
 from espnetv2.training.saving import replacing
 
 log = logging.getLogger("espnetv2")
@@ -102,6 +103,9 @@ class History(L.Callback):
 class Checkpoints(L.Callback):
     """Keeps `last.ckpt`, to go on from, and `best.ckpt`; each is replaced whole.
 
+    What is saved within an epoch takes the place of `last.ckpt` when the next loss has turned out
+    finite: weights that have just run away are never the last ones.
+
     Attributes:
         interrupted: Set by Ctrl-C: save at the next place that can be resumed from, and stop.
     """
@@ -112,6 +116,7 @@ class Checkpoints(L.Callback):
         self.folder, self.steps, self.monitor, self.mode = folder, steps, monitor, mode
         self.best: float | None = None
         self.interrupted = False
+        self._next: Path | None = None  # saved, but not yet shown to give a finite loss
 
     def state_dict(self) -> dict[str, Any]:
         """The best score so far."""
@@ -130,13 +135,20 @@ class Checkpoints(L.Callback):
         batch_idx: int,
     ) -> None:
         """Save now and then; what is saved behind an epoch's last batch would skip validation."""
+        self._keep_next(trainer)
         if batch_idx + 1 >= trainer.num_training_batches:
             return
-        if self._asked(trainer) or (batch_idx + 1) % self.steps == 0:
+        if self._asked(trainer):
             self._save_last(trainer)
+        elif (batch_idx + 1) % self.steps == 0:
+            self._save_next(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save, and keep what scores better than all before."""
+        loss = trainer.callback_metrics.get("val_loss", torch.zeros(()))
+        if not bool(torch.isfinite(loss)):  # the next step's loss will tell
+            self._save_next(trainer)
+            return
         if (score := trainer.callback_metrics.get(self.monitor)) is not None:
             sign = 1 if self.mode == "max" else -1
             value = float(score)
@@ -144,6 +156,25 @@ class Checkpoints(L.Callback):
                 self.best = value
                 self._save(trainer, "best.ckpt")
         self._save_last(trainer)
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Weights that have run away are dropped, all others kept."""
+        if isinstance(exception, LossError):
+            if self._next is not None and trainer.is_global_zero:
+                self._next.unlink(missing_ok=True)
+            self._next = None
+        self._keep_next(trainer)
+
+    def _keep_next(self, trainer: L.Trainer) -> None:
+        if self._next is not None and trainer.is_global_zero:
+            self._next.replace(self.folder / "last.ckpt")
+        self._next = None
+
+    def _save_next(self, trainer: L.Trainer) -> None:
+        self._save(trainer, "next.ckpt")
+        self._next = self.folder / "next.ckpt"
 
     def _save_last(self, trainer: L.Trainer) -> None:
         self._save(trainer, "last.ckpt")

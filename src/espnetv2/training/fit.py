@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,19 @@ from espnetv2.errors import UserError
 from espnetv2.models.catalog import entry
 from espnetv2.tasks.training import ClassificationTraining, SegmentationTraining, TrainingTask
 from espnetv2.training.callbacks import Checkpoints, History
+from espnetv2.training.distillation import open_distiller
 from espnetv2.training.loader import ShareOf, TrainingLoader
+from espnetv2.training.mishaps import one_line
 from espnetv2.training.module import TrainingModule
 from espnetv2.training.recipe import Recipe, stage_recipes
-from espnetv2.training.saving import gentle_interrupt, write_whole
+from espnetv2.training.report import write_report
+from espnetv2.training.saving import (
+    gentle_interrupt,
+    leave_interrupts_to_the_main_process,
+    write_whole,
+)
 from espnetv2.training.summary import keep_best, summarize
+from espnetv2.training.tensorboard import add_report, require_tensorboard
 from espnetv2.training.trainer import Run, make_trainer
 from espnetv2.weights.load import load_network
 
@@ -38,12 +47,14 @@ def train(recipe: Recipe, run: Run) -> dict[str, Any]:
     """Train every stage of a recipe; returns the summary that `summary.json` holds.
 
     The folder of the run gets `recipe.json`, `history.csv`, `last.ckpt`, `best.ckpt`,
-    `model.safetensors` (the best weights, for `espnetv2 predict`) and `summary.json`; a run of
-    several stages has one folder per stage.
+    `model.safetensors` (the best weights, for `espnetv2 predict`), `summary.json` and `report/`;
+    a run of several stages has one folder per stage.
 
     Raises:
         UserError: Data, recipe or folder do not fit.
     """
+    if run.tensorboard:
+        require_tensorboard()
     if recipe.task == "language":
         return _train_language(recipe, run)
     stages = stage_recipes(recipe)
@@ -86,15 +97,17 @@ def _train_language(recipe: Recipe, run: Run) -> dict[str, Any]:
         seed=recipe.seed,
         precision="bf16-mixed" if recipe.precision == "bf16-mixed" else "32-true",
     )
-    scores = fit_language(
-        settings,
-        out=run.out,
-        resume=run.resume,
-        limit=run.limit,
-        device=run.device,
-        progress=run.progress,
-        checkpoint_steps=run.checkpoint_steps,
-    )
+    with one_line(recipe):
+        scores = fit_language(
+            settings,
+            out=run.out,
+            resume=run.resume,
+            limit=run.limit,
+            device=run.device,
+            progress=run.progress,
+            checkpoint_steps=run.checkpoint_steps,
+            tensorboard=run.tensorboard,
+        )
     return {
         "model": recipe.model,
         "task": "language",
@@ -116,9 +129,12 @@ def _train_stage(recipe: Recipe, run: Run, folder: Path) -> dict[str, Any]:
         log.warning("left out: %s", line)
     network, fresh = _network(recipe, data)
     if fresh:
-        log.info("started afresh: %s", ", ".join(fresh))
+        parts = Counter(name.partition(".")[0] for name in fresh)
+        shown = ", ".join(f"{part} ({count})" for part, count in parts.items())
+        log.info("started afresh, as the weights do not hold them: %s", shown)
     if recipe.channels_last:
         network = network.to(memory_format=torch.channels_last)
+    distiller = open_distiller(recipe, data.preprocessing, classes=len(data.classes))
     task = _task(recipe, data)
     history = History(folder)
     checkpoints = Checkpoints(
@@ -136,10 +152,10 @@ def _train_stage(recipe: Recipe, run: Run, folder: Path) -> dict[str, Any]:
         limit=run.limit,
         pin=trainer.num_devices > 0 and torch.cuda.is_available(),
     )
-    module = TrainingModule(network, task, recipe, steps=len(loader))
+    module = TrainingModule(network, task, recipe, steps=len(loader), distiller=distiller)
     (folder / "recipe.json").write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
     start = time.perf_counter()
-    with gentle_interrupt(checkpoints), warnings.catch_warnings():
+    with one_line(recipe), gentle_interrupt(checkpoints), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice is not about this program's user
         trainer.fit(
             module,
@@ -154,6 +170,10 @@ def _train_stage(recipe: Recipe, run: Run, folder: Path) -> dict[str, Any]:
     if trainer.is_global_zero:
         keep_best(folder, module, recipe, data, summary)
         write_whole(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+        network = network.to(trainer.strategy.root_device)  # Lightning has left it on the CPU
+        write_report(folder, network, task, data, recipe, history.rows, limit=run.limit)
+        if run.tensorboard:
+            add_report(folder, epoch=trainer.current_epoch)
     return summary
 
 
@@ -184,6 +204,7 @@ def _spec(recipe: Recipe, run: Run) -> DataSpec:
         augment=recipe.data.augment,
         classes=recipe.data.classes,
         skip_bad=run.skip_bad,
+        extra=tuple(map(Path, recipe.data.extra)),
     )
 
 
@@ -249,4 +270,5 @@ def _validation(data: TrainingData, recipe: Recipe, trainer: L.Trainer) -> DataL
         batch_size=recipe.data.batch_size,
         collate_fn=data.collate,
         num_workers=recipe.data.workers,
+        worker_init_fn=leave_interrupts_to_the_main_process,
     )

@@ -22,7 +22,9 @@ from espnetv2.errors import UserError, unknown
 from espnetv2.models.eru_lm import LAYOUTS, ERULanguageModel, Layout
 from espnetv2.tasks.language import evaluate_text
 from espnetv2.training.language import LanguageModule, LanguageSettings
+from espnetv2.training.report import write_language_report
 from espnetv2.training.saving import gentle_interrupt, replacing, write_whole
+from espnetv2.training.tensorboard import TensorBoard, add_report, require_tensorboard
 from espnetv2.weights.files import Header, write_safetensors
 
 TEST_BATCH = 1
@@ -40,12 +42,13 @@ def fit_language(
     device: str = "auto",
     progress: bool = False,
     checkpoint_steps: int = 200,
+    tensorboard: bool = False,
 ) -> dict[str, float]:
     """Train a language model and judge its best epoch.
 
     The folder gets `settings.json`, `metrics.csv` (a row an epoch), `last.ckpt` (to resume from,
-    exactly), `best.ckpt` (network, words and layout of the best epoch, averaged if averaging)
-    and `summary.json`. Files are replaced whole: a kill leaves the previous ones.
+    exactly), `best.ckpt` (network, words and layout of the best epoch, averaged if averaging),
+    `summary.json` and `report/`. Files are replaced whole: a kill leaves the previous ones.
 
     Args:
         resume: Go on with the run in `out`, or begin it if it was stopped before its first
@@ -54,6 +57,7 @@ def fit_language(
         device: "cpu", "gpu" or "auto".
         progress: Whether to show a bar.
         checkpoint_steps: Segments between checkpoints within an epoch.
+        tensorboard: Whether to write `tensorboard/` too.
 
     Returns:
         val_perplexity, test_perplexity, best_epoch, epochs, parameters, seconds.
@@ -61,11 +65,16 @@ def fit_language(
     Raises:
         UserError: Data or folder do not fit, the loss is not finite, or Ctrl-C.
     """
+    if tensorboard:
+        require_tensorboard()
     corpus = read_corpus(settings.data)
     _prepare(settings, out, resume=resume)
     module = LanguageModule(build_network(settings, corpus), corpus, settings, limit=limit)
     keeper = Keeper(out, module, corpus.words, steps=checkpoint_steps)
-    trainer = _trainer(settings, keeper, device=device, progress=progress)
+    watchers: list[L.Callback] = [keeper]
+    if tensorboard:
+        watchers.insert(0, TensorBoard(out, lambda: shown_rows(module)))
+    trainer = _trainer(settings, watchers, device=device, progress=progress)
     last = out / "last.ckpt"
     start = time.perf_counter()
     with gentle_interrupt(keeper), warnings.catch_warnings():
@@ -98,7 +107,15 @@ def fit_language(
         "settings": _plain(settings),
     }
     write_whole(out / "summary.json", json.dumps(summary, indent=1) + "\n")
+    write_language_report(out, shown_rows(module), title=f"{summary['model']}, {summary['data']}")
+    if tensorboard:
+        add_report(out, epoch=trainer.current_epoch)
     return {**scores, "seconds": float(summary["seconds"])}
+
+
+def shown_rows(module: LanguageModule) -> list[dict[str, Any]]:
+    """The table with the rate of a segment of the usual length."""
+    return [{**row, "rate": module.settings.lr} for row in module.rows]
 
 
 def build_network(settings: LanguageSettings, corpus: Corpus) -> ERULanguageModel:
@@ -211,7 +228,9 @@ def _prepare(settings: LanguageSettings, out: Path, *, resume: bool) -> None:
             )
 
 
-def _trainer(settings: LanguageSettings, keeper: Keeper, *, device: str, progress: bool) -> Any:
+def _trainer(
+    settings: LanguageSettings, watchers: list[L.Callback], *, device: str, progress: bool
+) -> Any:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     return L.Trainer(
         accelerator=device,
@@ -221,7 +240,7 @@ def _trainer(settings: LanguageSettings, keeper: Keeper, *, device: str, progres
         gradient_clip_val=settings.clip,
         num_sanity_val_steps=0,
         reload_dataloaders_every_n_epochs=1,
-        callbacks=[keeper],
+        callbacks=watchers,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=progress,

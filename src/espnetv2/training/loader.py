@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from espnetv2.errors import UserError
+from espnetv2.training.saving import leave_interrupts_to_the_main_process
 
 
 class TrainingLoader:
@@ -60,15 +60,11 @@ class TrainingLoader:
             collate_fn=self.collate,
             num_workers=self.workers,
             pin_memory=self.pin,
+            worker_init_fn=leave_interrupts_to_the_main_process,
         )
-        try:
-            for batch in loader:
-                self.done += 1
-                yield batch
-        except UserError as error:  # from a worker it comes with that process's traceback
-            raise UserError(
-                str(error).strip().splitlines()[-1].partition("UserError: ")[2] or str(error)
-            ) from error
+        for batch in loader:
+            self.done += 1
+            yield batch
 
     def batches(self, epoch: int) -> list[list[int]]:
         """Indices of this process's batches in an epoch."""

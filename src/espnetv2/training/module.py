@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
 import torch
 from torch import Tensor, nn
 
-from espnetv2.errors import UserError
 from espnetv2.tasks.training import TrainingTask
+from espnetv2.training.distillation import Distiller
+from espnetv2.training.mishaps import LossError
 from espnetv2.training.mixing import mix
 from espnetv2.training.recipe import Recipe
 
@@ -23,6 +25,7 @@ class TrainingModule(L.LightningModule):
 
     Args:
         steps: Optimiser steps of an epoch, for schedules that move within it.
+        distiller: The teacher, if any.
     """
 
     def __init__(
@@ -32,12 +35,14 @@ class TrainingModule(L.LightningModule):
         recipe: Recipe,
         *,
         steps: int,
+        distiller: Distiller | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.task = task
         self.recipe = recipe
         self.steps = steps
+        self.distiller = distiller
         self.valid: Any = task.metrics()
         if recipe.freeze_norm != "no":  # before Lightning tells DDP what has gradients
             for norm in norms(network):
@@ -51,11 +56,15 @@ class TrainingModule(L.LightningModule):
         images, targets = mix(
             images, targets, loss=self.recipe.loss, classes=getattr(self.task, "num_classes", 0)
         )
-        loss, _ = self.task.loss(self.network, images, targets)
+        loss, outputs = self.task.loss(self.network, images, targets)
+        if self.distiller is not None:
+            loss = self.distiller.loss(loss, outputs, images, targets)
         if not torch.isfinite(loss):
-            raise UserError(
-                f"the loss is {loss.item()} at epoch {self.current_epoch}, batch {index}; the last "
-                "good checkpoint is kept: lower the learning rate or set clip"
+            last = Path(self.trainer.default_root_dir) / "last.ckpt"
+            kept = f"the last good checkpoint is {last}" if last.is_file() else "nothing was saved"
+            raise LossError(
+                f"the loss is {loss.item()} at epoch {self.current_epoch}, batch {index}; {kept}: "
+                "lower the learning rate or set clip"
             )
         return loss
 
@@ -72,11 +81,17 @@ class TrainingModule(L.LightningModule):
         step = self.current_epoch * 1_000_003 + index
         torch.manual_seed((self.recipe.seed * 7919 + step) * 64 + self.global_rank)
 
-    def on_train_epoch_start(self) -> None:
-        """Keep frozen norms frozen: Lightning has just put everything into training mode."""
+    def train(self, mode: bool = True) -> TrainingModule:
+        """Switch modes; frozen norms never go to training."""
+        super().train(mode)
         if self.recipe.freeze_norm == "frozen":
             for norm in norms(self.network):
                 norm.eval()
+        return self
+
+    def on_train_start(self) -> None:
+        """Into training mode, also where a run goes on in the middle of an epoch."""
+        self.train()
 
     def validation_step(self, batch: Any, index: int) -> None:
         """Count one batch; loss beside it."""

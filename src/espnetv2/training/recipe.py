@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from espnetv2.errors import UserError, unknown
 from espnetv2.training.schedules import Cosine, Schedule
@@ -23,13 +23,15 @@ class Data(_Section):
     """What to read and how to vary it.
 
     Attributes:
-        format: Of the folder, a key of `data.training_sets.FORMATS`.
+        format: Of the folder, a key of `data.sources.FORMATS`; "auto" finds out.
         size: (height, width) of the network's input.
         convention: Of preprocessing, a key of `data.preprocess.CONVENTIONS`.
         augment: Policy of `data.transforms` for training pictures.
         classes: Names, where the folder does not tell them.
         batch_size: Pictures a step and process.
         workers: Processes that read ahead.
+        extra: List files of more training pairs, `picture TAB mask` a line, such as
+            `espnetv2 data coco2voc` writes.
     """
 
     format: str = "imagefolder"
@@ -41,6 +43,7 @@ class Data(_Section):
     classes: tuple[str, ...] | None = None
     batch_size: int = Field(default=32, ge=1)
     workers: int = Field(default=2, ge=0)
+    extra: tuple[str, ...] = ()
 
 
 class Optimizer(_Section):
@@ -77,6 +80,24 @@ class Loss(_Section):
     auxiliary: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+
+
+class Distill(_Section):
+    """Learning from a teacher beside the truth; see `training.distillation`.
+
+    Attributes:
+        teacher: `timm:NAME`, `torchvision:NAME`, a published name, a weights file of ours, or a
+            name of the catalog together with `teacher_weights`; None for no teacher.
+        teacher_weights: A file for it, safetensors or a plain state dict; its library's own,
+            which are downloaded, where None.
+        temperature: Softens both sides; 1 leaves them.
+        weight: Of the teacher's word: (1 - weight) * hard + weight * temperature^2 * KL.
+    """
+
+    teacher: str | None = None
+    teacher_weights: str | None = None
+    temperature: float = Field(default=4.0, gt=0)
+    weight: float = Field(default=0.5, ge=0, le=1)
 
 
 class Language(_Section):
@@ -116,6 +137,7 @@ class Recipe(_Section):
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Cosine(name="cosine", rate=0.1)
     loss: Loss = Loss()
+    distill: Distill = Distill()
     language: Language = Language()
     epochs: int = Field(default=1, ge=1)
     accumulate: int = Field(default=1, ge=1)
@@ -128,6 +150,11 @@ class Recipe(_Section):
     seed: int = 1882
     stages: tuple[dict[str, Any], ...] = ()
     expect: str = ""
+
+    @field_validator("freeze_norm", mode="before")
+    @classmethod
+    def _plain_no(cls, value: Any) -> Any:
+        return "no" if value is False else value  # YAML takes a bare `no` for false
 
 
 def list_recipes() -> list[str]:
@@ -155,9 +182,15 @@ def parse(values: dict[str, Any], *, source: str) -> Recipe:
         UserError: As `load_recipe`.
     """
     try:
-        return Recipe.model_validate(values)
+        recipe = Recipe.model_validate(values)
     except ValidationError as error:
         raise _explain(error, source) from error
+    if recipe.distill.teacher is not None and recipe.task in ("detection", "language"):
+        raise UserError(
+            f"{source}: distill.teacher: only classification, multilabel and segmentation learn "
+            f"from a teacher, not {recipe.task}; leave it out"
+        )
+    return recipe
 
 
 def stage_recipes(recipe: Recipe) -> list[Recipe]:

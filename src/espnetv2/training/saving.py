@@ -54,6 +54,11 @@ def replacing(path: Path, *, here: bool = True) -> Iterator[Path]:
             scratch.unlink(missing_ok=True)
 
 
+def leave_interrupts_to_the_main_process(worker: int) -> None:
+    """Of a worker: Ctrl-C reaches every process of the terminal, but one alone decides."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 @contextmanager
 def gentle_interrupt(keeper: Interruptible) -> Iterator[None]:
     """The first Ctrl-C asks to save and stop; the second stops at once."""

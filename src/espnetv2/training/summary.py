@@ -62,7 +62,7 @@ def summarize(
     return {
         "model": recipe.model,
         "task": recipe.task,
-        "data": recipe.data.format,
+        "data": data.format,
         "split": recipe.data.val_split,
         "metrics": {k.removeprefix("val_"): v for k, v in best.items() if k.startswith("val_")},
         "best_epoch": best.get("epoch"),

@@ -6,15 +6,18 @@ import logging
 import os
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import lightning.pytorch as L
 import torch
 import torch.distributed as dist
-from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
+from lightning.pytorch.callbacks import EarlyStopping, WeightAveraging
+from torch import Tensor
 
 from espnetv2.training.callbacks import Checkpoints, History
 from espnetv2.training.recipe import Recipe
+from espnetv2.training.tensorboard import TensorBoard
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Run:
         checkpoint_steps: Steps between checkpoints within an epoch.
         progress: Whether to show a bar.
         skip_bad: Leave out pictures that cannot be read.
+        tensorboard: Whether to write `tensorboard/` too.
         command: What was typed, for the summary.
     """
 
@@ -43,6 +47,7 @@ class Run:
     checkpoint_steps: int = 200
     progress: bool = True
     skip_bad: bool = False
+    tensorboard: bool = False
     command: str = ""
 
 
@@ -53,8 +58,10 @@ def make_trainer(
     callbacks: list[L.Callback] = [
         history,
     ]
+    if run.tensorboard:
+        callbacks.append(TensorBoard(folder, lambda: history.rows))
     if recipe.ema is not None:
-        callbacks.append(EMAWeightAveraging(decay=recipe.ema))
+        callbacks.append(WeightAveraging(avg_fn=partial(moving_average, recipe.ema)))
     if recipe.early_stopping is not None:
         callbacks.append(
             EarlyStopping(
@@ -67,7 +74,8 @@ def make_trainer(
     world, local = (int(os.environ.get(name, "0")) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     devices = local or run.devices
     warnings.filterwarnings("ignore", module="lightning")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     return L.Trainer(
         accelerator=run.device,
         devices=devices,
@@ -89,6 +97,16 @@ def make_trainer(
     )
 
 
+def moving_average(decay: float, average: Tensor, new: Tensor, updates: Tensor | int) -> Tensor:
+    """The next moving average of a weight; a young one forgets its random start sooner.
+
+    >>> float(moving_average(0.99, torch.tensor(0.0), torch.tensor(1.0), 8))
+    0.5
+    """
+    decay = min(decay, (1 + float(updates)) / (10 + float(updates)))
+    return average * decay + new * (1 - decay)
+
+
 def _join_after_restart(backend: str) -> None:
     """Meet the other processes where those before the restart left no trace.
 
@@ -100,12 +118,14 @@ def _join_after_restart(backend: str) -> None:
     shared = env.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     if restarts == "0" or not one_node or not shared or dist.is_initialized():
         return
-    store = dist.TCPStore(env["MASTER_ADDR"], int(env["MASTER_PORT"]), is_master=False)
+    address = (env["MASTER_ADDR"], int(env["MASTER_PORT"]))
+    store = dist.TCPStore(*address, is_master=False)  # type: ignore[attr-defined]
+    fresh = dist.PrefixStore(f"espnetv2/restart{restarts}", store)  # type: ignore[attr-defined]
     if backend == "nccl":
         torch.cuda.set_device(int(env["LOCAL_RANK"]))
     dist.init_process_group(
         backend,
-        store=dist.PrefixStore(f"espnetv2/restart{restarts}", store),
+        store=fresh,
         rank=int(env["RANK"]),
         world_size=int(env["WORLD_SIZE"]),
     )
