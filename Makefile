@@ -18,7 +18,9 @@ $(VENV)/.ready: requirements/test.txt pyproject.toml | $(UV)
 	touch $@
 
 demo: setup
-	$(BIN)/espnetv2 predict espnetv2_seg_s2_0.edgenets_voc_256 examples/pictures --out demo
+	$(BIN)/espnetv2 predict espnetv2_seg_s0_5.camvid examples/pictures/street.jpg --out demo
+	@echo "Look at demo/street_overlay.jpg. Next, with official weights (downloaded once):"
+	@echo "  $(BIN)/espnetv2 predict espnetv2_seg_s2_0.edgenets_voc_256 examples/pictures --out demo"
 
 test: setup
 	$(BIN)/python -m pytest -n 2 -m "not slow"

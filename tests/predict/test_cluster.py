@@ -334,7 +334,7 @@ def started(desk, *words):
     return subprocess.Popen(
         [*command, "--out", "out", "--engine-cluster", "ray", "--workers", "2", "--json"],
         cwd=desk,
-        env=os.environ | {"RAY_ADDRESS": "local", "OMP_NUM_THREADS": "1"},  # no one else's
+        env=os.environ | {"RAY_ADDRESS": "", "OMP_NUM_THREADS": "1"},  # no one else's
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -268,9 +268,10 @@ def _line(record: dict[str, Any]) -> str:
 def _sentence(summary: dict[str, Any]) -> str:
     looks = summary["looks"]
     done = f"{looks} picture{'' if looks == 1 else 's'} or frames in {summary['seconds']:.1f} s"
+    fast, whole = summary["model_per_second"], summary["per_second"]
     rates = (
-        f"{summary['model_per_second']:.1f} per second in the network, "
-        f"{summary['per_second']:.1f} with reading, drawing and writing"
+        f"{1000 / fast if fast else 0:.0f} ms each in the network ({fast:.1f} per second), "
+        f"{whole:.1f} per second with reading, drawing and writing"
     )
     bad = f"; {len(summary['errors'])} could not be read" if summary["errors"] else ""
     where = f"; results in {summary['out']}" if summary["results"] else ""

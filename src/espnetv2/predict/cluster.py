@@ -35,8 +35,9 @@ def run_job(
 ) -> dict[str, int]:
     """Do what is not yet done of a job.
 
-    Runs on the Ray cluster of RAY_ADDRESS or of `ray start` on this machine, else on this machine
-    alone. On a cluster every node needs espnetv2, and inputs and outputs under the same paths.
+    Runs on the Ray cluster of RAY_ADDRESS ("auto" for that of `ray start` on this machine), else
+    on this machine alone: never on a cluster that merely happens to be there. On a cluster every
+    node needs espnetv2, and inputs and outputs under the same paths.
 
     Args:
         job: From `open_job`, with the same `loaded` and `settings`.
@@ -159,7 +160,7 @@ def _connected(ray: Any, workers: int | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = os.environ.get("RAY_ADDRESS", "")
+    address = os.environ.get("RAY_ADDRESS") or "local"
     host, colon, port = address.rpartition(":")
     if colon and port.isdigit() and "/" not in host:  # Ray itself would wait for minutes
         try:
@@ -168,20 +169,14 @@ def _connected(ray: Any, workers: int | None) -> Iterator[None]:
             raise UserError(f"no Ray answers at {address}; check RAY_ADDRESS") from error
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its core warns of Ray Data's ways
-    quiet = {"logging_level": logging.ERROR, "log_to_driver": False, "include_dashboard": False}
-    own = {
-        "num_cpus": max(workers or 1, os.cpu_count() or 1),
-        "object_store_memory": 2**28,  # it carries paths only
-        "_node_ip_address": "127.0.0.1",
-    }
+    options: dict[str, Any] = {"address": address, "log_to_driver": False}
+    if address == "local":
+        options["num_cpus"] = max(workers or 1, os.cpu_count() or 1)
+        options["object_store_memory"] = 2**28  # it carries paths only
+        options["_node_ip_address"] = "127.0.0.1"
     try:
         with _no_greeting():
-            try:
-                ray.init(**quiet, **own)
-            except ValueError as error:
-                if "existing cluster" not in str(error):
-                    raise
-                ray.init(**quiet)
+            ray.init(**options, logging_level=logging.ERROR, include_dashboard=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"Ray {address} cannot be used ({reason}); check RAY_ADDRESS") from error

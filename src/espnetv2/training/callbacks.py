@@ -45,6 +45,12 @@ class History(L.Callback):
         self.rows, self.seconds = state["rows"], state["seconds"]
         self.loss, self.steps = state["loss"], state["steps"]
 
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Every process goes on with the mean of all, as only the first one's state is kept."""
+        checkpoint["callbacks"][self.state_key]["loss"] = _mean_over_processes(trainer, self.loss)
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
         self._start = time.perf_counter()
@@ -63,10 +69,10 @@ class History(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Add the row."""
-        loss = trainer.strategy.reduce(torch.tensor(self.loss / max(1, self.steps)))
+        loss = _mean_over_processes(trainer, self.loss / max(1, self.steps))
         self.loss, self.steps = 0.0, 0
-        scores = {"loss": loss, **trainer.callback_metrics}
-        values = {k: round(float(v), 6) for k, v in scores.items()}
+        scores = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        values = {k: round(v, 6) for k, v in {"loss": loss, **scores}.items()}
         rate = max(group["lr"] for group in trainer.optimizers[0].param_groups)
         seconds = time.perf_counter() - self._epoch_start
         row = {"epoch": trainer.current_epoch, "rate": rate, **values, "seconds": round(seconds, 2)}
@@ -98,6 +104,13 @@ class History(L.Callback):
 
     def _spent(self) -> float:
         return self.seconds + time.perf_counter() - self._start
+
+
+def _mean_over_processes(trainer: L.Trainer, value: float) -> float:
+    if trainer.world_size == 1:
+        return value
+    device = trainer.strategy.root_device
+    return float(trainer.strategy.reduce(torch.tensor(value, device=device)))
 
 
 class Checkpoints(L.Callback):

@@ -35,7 +35,7 @@ from espnetv2.training.saving import (
     leave_interrupts_to_the_main_process,
     write_whole,
 )
-from espnetv2.training.summary import keep_best, summarize
+from espnetv2.training.summary import current_commit, keep_best, summarize
 from espnetv2.training.tensorboard import add_report, require_tensorboard
 from espnetv2.training.trainer import Run, make_trainer
 from espnetv2.weights.load import load_network
@@ -154,6 +154,7 @@ def _train_stage(recipe: Recipe, run: Run, folder: Path) -> dict[str, Any]:
     )
     module = TrainingModule(network, task, recipe, steps=len(loader), distiller=distiller)
     (folder / "recipe.json").write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
+    commit = current_commit()  # a run outlives what is committed meanwhile
     start = time.perf_counter()
     with one_line(recipe), gentle_interrupt(checkpoints), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice is not about this program's user
@@ -164,9 +165,8 @@ def _train_stage(recipe: Recipe, run: Run, folder: Path) -> dict[str, Any]:
             ckpt_path=str(last) if run.resume and last.is_file() else None,
             weights_only=True,
         )
-    summary = summarize(
-        recipe, run.command, data, history, task, network, time.perf_counter() - start
-    )
+    seconds = time.perf_counter() - start
+    summary = summarize(recipe, run.command, data, history, task, network, seconds, commit)
     if trainer.is_global_zero:
         keep_best(folder, module, recipe, data, summary)
         write_whole(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
@@ -255,7 +255,7 @@ def _task(recipe: Recipe, data: TrainingData) -> TrainingTask:
     if recipe.task == "detection":
         from espnetv2.tasks.detection_training import DetectionTraining
 
-        return DetectionTraining(data.classes)
+        return DetectionTraining(data.classes, match_threshold=recipe.loss.match_iou)
     if recipe.task == "multilabel":
         from espnetv2.tasks.multilabel import MultiLabelTraining
 

@@ -73,6 +73,8 @@ class Loss(_Section):
         auxiliary: Weight of the auxiliary logits of networks that have them.
         mixup: Parameter of the beta distribution that mixes pictures; 0 for none.
         cutmix: The same for pasted rectangles.
+        match_iou: Overlap from which a detector's prior is trained on a box; less helps boxes
+            smaller than the smallest prior, a tenth of the picture.
     """
 
     label_smoothing: float = 0.0
@@ -80,6 +82,7 @@ class Loss(_Section):
     auxiliary: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+    match_iou: float = Field(default=0.45, gt=0, le=1)
 
 
 class Distill(_Section):

@@ -53,6 +53,7 @@ def summarize(
     task: TrainingTask,
     network: nn.Module,
     seconds: float,
+    commit: str,
 ) -> dict[str, Any]:
     """What `summary.json` holds: the best epoch's scores, and how they came to be."""
     key = f"val_{task.monitor}"
@@ -70,7 +71,7 @@ def summarize(
         "classes": len(data.classes),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "command": command,
-        "commit": _commit(),
+        "commit": commit,
         "device": f"{platform.machine()}, {torch.get_num_threads()} threads"
         if not torch.cuda.is_available()
         else torch.cuda.get_device_name(),
@@ -85,7 +86,8 @@ def summarize(
     }
 
 
-def _commit() -> str:
+def current_commit() -> str:
+    """Of the folder that the command runs in; empty outside of a repository."""
     done = subprocess.run(
         ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=Path.cwd()
     )

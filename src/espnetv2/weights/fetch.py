@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 
 from espnetv2.errors import UserError
-from espnetv2.weights.published import Published
+from espnetv2.weights.published import SHIPPED, Published
 
 _CHUNK = 1 << 20
 _TIMEOUT_SECONDS = 30
@@ -19,12 +19,15 @@ _TIMEOUT_SECONDS = 30
 def fetch(row: Published) -> Path:
     """Find or download the file of a published row, its hash checked.
 
-    Folders named by `ESPNETV2_WEIGHTS` come first (any layout, found by file name), then the
-    cache (`ESPNETV2_CACHE`, else `~/.cache/espnetv2`), then the official repository.
+    Ours come with the package. For others, folders named by `ESPNETV2_WEIGHTS` come first (any
+    layout, found by file name), then the cache (`ESPNETV2_CACHE`, else `~/.cache/espnetv2`), then
+    the official repository.
 
     Raises:
         UserError: No network, or a file whose hash is not the published one.
     """
+    if row.shipped:
+        return SHIPPED / row.path
     local = _find_local(row)
     if local is not None:
         return local

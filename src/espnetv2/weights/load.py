@@ -123,6 +123,8 @@ def read_weights(name_or_file: str | Path) -> tuple[dict[str, Tensor], Header]:
         return read_converted(path)
     name = str(name_or_file)
     rows = [PUBLISHED[name]] if name in PUBLISHED else published_for(name)
+    if rows and rows[0].shipped:
+        return read_safetensors(fetch(rows[0]))
     if rows:
         return read_converted(fetch(rows[0]), published=rows[0].name)
     if path.exists():

@@ -1,13 +1,16 @@
-"""Every checkpoint that the three official repositories released. Does not import torch.
+"""Every checkpoint that the three official repositories released, and ours. Does not import torch.
 
-Sources: sacmehta/ESPNet, sacmehta/ESPNetv2, sacmehta/EdgeNets; all MIT, Sachin Mehta.
+Sources: sacmehta/ESPNet, sacmehta/ESPNetv2, sacmehta/EdgeNets; all MIT, Sachin Mehta. Ours lie in
+`shipped/`, trained from scratch; model cards are in docs/models/.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
+SHIPPED = Path(__file__).with_name("shipped")
 _RAW = "https://github.com/sacmehta/{repository}/raw/{commit}/{path}"
 
 
@@ -17,8 +20,8 @@ class Published:
 
     Attributes:
         name: Network and tag, `espnetv2_seg_s1_0.edgenets_voc_384`.
-        repository: Of sacmehta.
-        path: In the repository, at `commit`.
+        repository: Of sacmehta; empty for ours.
+        path: In the repository, at `commit`; of ours in `shipped/`.
         convention: Of preprocessing, a key of `data.preprocess.CONVENTIONS`.
         size: (height, width) of the input that the scores were reached with; None for the
             picture's own.
@@ -41,6 +44,11 @@ class Published:
     score: float | None = None
     sha256: str | None = None
     licence: str = "MIT"
+
+    @property
+    def shipped(self) -> bool:
+        """Whether the file comes with the package."""
+        return not self.repository
 
     @property
     def url(self) -> str:
@@ -256,9 +264,38 @@ def _espnets() -> Iterator[Published]:
     )
 
 
+def _ours() -> Iterator[Published]:
+    yield Published(
+        name="espnetv2_seg_s0_5.camvid",
+        repository="",
+        commit="",
+        path="espnetv2_seg_s0_5.camvid.safetensors",
+        convention="edgenets-segmentation",
+        labels="camvid",
+        size=(360, 480),
+        options={"num_classes": 11},
+        metric="CamVid val mIoU",
+        score=47.23,
+        sha256="7fd93711d78f8a3f3a47b61d48d4abd952a63912d340e8cac72c7388bae2e4d6",
+    )
+    yield Published(
+        name="espnetv2_s0_5.imagenette",
+        repository="",
+        commit="",
+        path="espnetv2_s0_5.imagenette.safetensors",
+        convention="imagenet",
+        labels="imagenet",
+        size=(128, 128),
+        options={"num_classes": 10},
+        metric="Imagenette val top-1, 128 pixels",
+        score=83.49,
+        sha256="cde5c9eb079aa6b98abc9aea3132b30fe8a8dfa6e742cc91ae999e491c11f76e",
+    )
+
+
 PUBLISHED: dict[str, Published] = {
     row.name: row
-    for rows in (_classifiers, _segmenters, _arxiv_segmenters, _detectors, _espnets)
+    for rows in (_classifiers, _segmenters, _arxiv_segmenters, _detectors, _espnets, _ours)
     for row in rows()
 }
 """By name; of one network's rows the first is what its bare name loads."""
