@@ -43,7 +43,7 @@ def jobs() -> list[Job]:
             "bccd_ssd300_s2_0",
             "bccd",
             "bccd",
-            ("model=espnetv2_ssd300_s2_0", "epochs=200", "data.batch_size=16"),
+            ("model=espnetv2_ssd300_s2_0", "weights=null", "epochs=200", "data.batch_size=16"),
         ),
     ]
     for size in ("s2_0", "s1_0"):

@@ -160,6 +160,14 @@ def test_a_missing_annotation_file_is_named(train, tmp_path, format, task, model
     refused(train({**PICTURES, "task": task, "model": model, "data": data}), str(gone))
 
 
+def test_a_backbone_of_another_width_is_refused(train, tmp_path):
+    tiny_sets.voc_boxes(tmp_path / "data")
+    data = {**PICTURES["data"], "format": "voc-boxes", "augment": "none"}
+    recipe = {**PICTURES, "task": "detection", "model": "espnetv2_ssd300_s1_0", "data": data}
+    recipe["weights"] = "espnetv2_s0_5.imagenette"
+    refused(train(recipe), "espnetv2_s0_5.imagenette: its backbone is of another width")
+
+
 def test_an_unknown_field_offers_the_closest(train, tmp_path):
     tiny_sets.imagefolder(tmp_path / "data")
     refused(train({**PICTURES, "epoch": 3}), "unknown field 'epoch'; did you mean epochs")

@@ -345,6 +345,7 @@ def test_a_misspelt_field_is_offered():
 @pytest.mark.parametrize("teacher", ["torchvision:resnet18", "timm:resnet18.a1_in1k"])
 def test_weights_out_of_reach_are_one_line(teacher, tmp_path, monkeypatch):
     """Every road leads to a port where nobody listens, and every cache is empty."""
+    monkeypatch.setattr("urllib.request._opener", None)  # it remembers the proxies it began with
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))

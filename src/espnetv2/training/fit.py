@@ -226,8 +226,13 @@ def _take_backbone(network: nn.Module, source: nn.Module, recipe: Recipe) -> tup
     """Copy what has the same name and shape, such as a classifier's backbone."""
     own, given = network.state_dict(), source.state_dict()
     same = {k for k, v in own.items() if k in given and given[k].shape == v.shape}
-    if not any(name.startswith("backbone.") for name in same):
-        raise UserError(f"{recipe.weights} has nothing that fits {recipe.model}")
+    inner = {k for k in own if k in given and k.startswith("backbone.")}
+    if not inner or not inner <= same:
+        why = "is of another width" if inner else "has nothing that fits"
+        raise UserError(
+            f"{recipe.weights}: its backbone {why} ({recipe.model} is wanted); give other weights, "
+            "or start afresh with --set weights=null"
+        )
     for name in same:
         own[name].copy_(given[name])
     return tuple(sorted(set(own) - same))
