@@ -1,5 +1,6 @@
 """Ctrl-C while predicting leaves whole files only."""
 
+import json
 import os
 import signal
 import subprocess
@@ -41,7 +42,10 @@ def test_ctrl_c_leaves_no_half_file(shared, tmp_path):
     assert "Traceback" not in errors
     written = sorted(out.iterdir())
     assert written, "nothing was done before the end"
-    assert len(written) < 120, "it was over before Ctrl-C"
+    assert len(written) < 180, "it was over before Ctrl-C"
     for path in written:
         assert ".part" not in path.name
-        Image.open(path).load()
+        if path.suffix == ".json":
+            json.loads(path.read_text())
+        elif path.suffix != ".mp4":
+            Image.open(path).load()
