@@ -179,7 +179,10 @@ def _connected(ray: Any, workers: int | None) -> Iterator[None]:
             ray.init(**options, logging_level=logging.ERROR, include_dashboard=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"Ray {address} cannot be used ({reason}); check RAY_ADDRESS") from error
+        raise UserError(
+            f"Ray {address} cannot be used ({reason}); check RAY_ADDRESS, and RAY_AUTH_MODE if "
+            "the cluster asks for a token"
+        ) from error
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
