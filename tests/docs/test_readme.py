@@ -31,7 +31,8 @@ def commands():
         for line in "\n".join(re.findall(r"```bash\n(.*?)```", text, re.S)).splitlines():
             words = line.partition(" #")[0].strip()
             if words.startswith("espnetv2 "):
-                marks = [pytest.mark.slow] if " eval " in words or " check " in words else []
+                long = (" eval ", " check ", " --engine-cluster ")
+                marks = [pytest.mark.slow] if any(word in words for word in long) else []
                 found.append(pytest.param(words, id=words[:60], marks=marks))
     return found
 
