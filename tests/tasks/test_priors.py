@@ -27,6 +27,16 @@ def test_maps_and_sides_equal_the_official_ones_at_512():
     assert_within("first of the map of stride 128", fifth, [0.125, 0.125, *2 * [376 / 512]], 1e-7)
 
 
+def test_small_things_get_smaller_priors_in_the_same_places():
+    usual, small = priors((300, 300)), priors((300, 300), smallest=0.06)
+    assert prior_sides(300, smallest=0.06) == [18, 67, 117, 166, 216, 265, 315]
+    assert_within("first", small[0, 2:] * 300, [18, 18], 1e-4)
+    assert_within("places", small[:, :2], usual[:, :2], 0)
+    for share in (0, 1, -0.1):
+        with pytest.raises(UserError, match="must be a share of the picture"):
+            priors((300, 300), smallest=share)
+
+
 @settings(max_examples=30, deadline=None)
 @given(SIDES, SIDES)
 def test_priors_lie_inside_any_picture(height, width):

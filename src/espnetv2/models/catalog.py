@@ -114,10 +114,14 @@ def _espnetv2_seg_arxiv(size: str, *, num_classes: int = 20, in_channels: int = 
     return espnetv2_seg_arxiv(size, num_classes=num_classes, in_channels=in_channels)
 
 
-def _espnetv2_ssd(size: str, *, num_classes: int = 21, in_channels: int = 3) -> nn.Module:
+def _espnetv2_ssd(
+    size: str, *, num_classes: int = 21, in_channels: int = 3, smallest_prior: float = 0.1
+) -> nn.Module:
     from espnetv2.models.espnetv2_ssd import espnetv2_ssd
 
-    return espnetv2_ssd(size, num_classes=num_classes, in_channels=in_channels)
+    return espnetv2_ssd(
+        size, num_classes=num_classes, in_channels=in_channels, smallest_prior=smallest_prior
+    )
 
 
 def _espnet(

@@ -50,6 +50,8 @@ class SSD(nn.Module):
     Args:
         num_classes: With background, which is class 0.
         extra_channels: Of the three maps behind the backbone.
+        smallest_prior: Side of the smallest square prior, a share of the shorter side of the
+            input. It changes no tensor; whoever decodes asks the network for it.
 
     Raises:
         UserError: If the backbone's last strides are not 8, 16, 32.
@@ -61,6 +63,7 @@ class SSD(nn.Module):
         *,
         num_classes: int = 21,
         extra_channels: tuple[int, int, int] = EXTRA_CHANNELS,
+        smallest_prior: float = 0.1,
     ) -> None:
         super().__init__()
         if tuple(backbone.strides[-3:]) != (8, 16, 32):
@@ -69,6 +72,7 @@ class SSD(nn.Module):
                 f"{', '.join(map(str, backbone.strides))}"
             )
         self.num_classes = num_classes
+        self.smallest_prior = smallest_prior
         self.backbone = backbone
         fine = tuple(backbone.channels[-3:])
         wide, narrow, whole = extra_channels
@@ -129,7 +133,9 @@ class Head(nn.Module):
         )
 
 
-def espnetv2_ssd(size: str, *, num_classes: int = 21, in_channels: int = 3) -> SSD:
+def espnetv2_ssd(
+    size: str, *, num_classes: int = 21, in_channels: int = 3, smallest_prior: float = 0.1
+) -> SSD:
     """The detector on ESPNetv2 of one of the sizes in `espnetv2.LAYOUTS`; "s2_0" was published.
 
     Paper: espnetv2 (CVPR version); released as EdgeNets "ESPNetv2-SSD".
@@ -138,6 +144,7 @@ def espnetv2_ssd(size: str, *, num_classes: int = 21, in_channels: int = 3) -> S
         size: Key of `espnetv2.LAYOUTS`.
         num_classes: With background: 21 for VOC, 81 for COCO.
         in_channels: Of the picture.
+        smallest_prior: See `SSD`.
 
     Raises:
         UserError: If there is no such size.
@@ -149,7 +156,7 @@ def espnetv2_ssd(size: str, *, num_classes: int = 21, in_channels: int = 3) -> S
         raise unknown("size", size, LAYOUTS)
     backbone = ESPNetv2Backbone(LAYOUTS[size], in_channels=in_channels, image_at_last=True)
     backbone.apply(init_xavier)
-    return SSD(backbone, num_classes=num_classes)
+    return SSD(backbone, num_classes=num_classes, smallest_prior=smallest_prior)
 
 
 def init_xavier(module: nn.Module) -> None:

@@ -17,6 +17,7 @@ from espnetv2.errors import UserError
 from espnetv2.layers.conv import resize
 from espnetv2.predict.tiling import labels_in_bands, segment_tiled
 from espnetv2.tasks import classify, detect, segment
+from espnetv2.tasks.priors import priors_of
 from espnetv2.tasks.results import Classification, Detections, SegmentationMask
 from espnetv2.weights.load import Loaded, load_network
 
@@ -93,11 +94,13 @@ class Predictor:
         self.preprocessing = loaded.preprocessing
         if size is not None:
             self.preprocessing = loaded.preprocessing.resized(_pair(size))
-        if self.task == "detection" and self.preprocessing.size is None:
-            raise UserError(f"{self.name}: a detector needs a fixed size; give size=300 or 512")
         self.enlarge: Literal["bilinear", "nearest"] = enlarge
         self.top, self.score = top, score
         self._priors: Tensor | None = None
+        if self.task == "detection":
+            if self.preprocessing.size is None:
+                raise UserError(f"{self.name}: a detector needs a fixed size; give size=300 or 512")
+            self._priors = priors_of(self.model, self.preprocessing.size, device=self.device)
 
     def __call__(self, image: Picture) -> Result:
         """Look at one picture: a path, a PIL image or a uint8 RGB array (H, W, 3)."""
@@ -145,10 +148,9 @@ class Predictor:
                 return list(classify.decode(raw, self.classes, top=self.top))
             if self.task == "segmentation":
                 return [self._mask(raw[i : i + 1], size) for i, size in enumerate(sizes)]
+            assert self._priors is not None
             return list(
-                detect.decode(
-                    raw, self._prior_boxes(), sizes, self.classes, score_threshold=self.score
-                )
+                detect.decode(raw, self._priors, sizes, self.classes, score_threshold=self.score)
             )
 
     def segment_tiled(
@@ -186,12 +188,6 @@ class Predictor:
             return SegmentationMask(labels_in_bands(logits[0], size), self.classes, self._colours)
         decoded = segment.decode(logits, [size], self.classes, self._colours, enlarge=self.enlarge)
         return decoded[0]
-
-    def _prior_boxes(self) -> Tensor:
-        if self._priors is None:
-            assert self.preprocessing.size is not None
-            self._priors = detect.priors(self.preprocessing.size).to(self.device)
-        return self._priors
 
 
 def as_picture(image: Picture) -> Image.Image:

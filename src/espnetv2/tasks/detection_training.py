@@ -13,7 +13,7 @@ from espnetv2.models.espnetv2_ssd import RawDetections
 from espnetv2.tasks.detect import decode
 from espnetv2.tasks.detection_metric import DetectionAveragePrecision
 from espnetv2.tasks.multibox import MATCH_THRESHOLD, NEGATIVES_PER_POSITIVE, multibox_loss
-from espnetv2.tasks.priors import priors
+from espnetv2.tasks.priors import priors_of
 
 Target = Boxes | tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]
 """Boxes as relative corners, labels from 1, and for validation which of them are difficult."""
@@ -31,6 +31,15 @@ class Answer(NamedTuple):
     raw: RawDetections
     priors: Tensor
     size: tuple[int, int]
+
+
+def look(network: nn.Module, images: Tensor) -> Answer:
+    """The network's outputs with its priors.
+
+    Shape: images (B, 3, H, W)
+    """
+    size = (images.shape[-2], images.shape[-1])
+    return Answer(network(images), priors_of(network, size, device=images.device), size)
 
 
 class DetectionTraining:
@@ -65,7 +74,6 @@ class DetectionTraining:
         self.match_threshold = match_threshold
         self.negatives = negatives
         self.coco = coco
-        self._priors: dict[tuple[tuple[int, int], torch.device], Tensor] = {}
 
     def loss(
         self, network: nn.Module, images: Tensor, targets: Sequence[Target]
@@ -74,8 +82,7 @@ class DetectionTraining:
 
         Shape: images (B, 3, H, W), B targets
         """
-        size = (images.shape[-2], images.shape[-1])
-        answer = Answer(network(images), self._priors_of(size, images.device), size)
+        answer = look(network, images)
         loss = multibox_loss(
             answer.raw,
             [_trained(target) for target in targets],
@@ -107,11 +114,6 @@ class DetectionTraining:
     def scores(self, metrics: DetectionAveragePrecision) -> dict[str, float]:
         """See the protocol; the names are those of `DetectionAveragePrecision.compute`."""
         return {name: 100 * float(value) for name, value in metrics.compute().items()}
-
-    def _priors_of(self, size: tuple[int, int], device: torch.device) -> Tensor:
-        if (size, device) not in self._priors:
-            self._priors[size, device] = priors(size).to(device)
-        return self._priors[size, device]
 
 
 def _judged(target: Target) -> tuple[Tensor, Tensor, Tensor]:

@@ -20,7 +20,7 @@ from espnetv2.tasks import detect, ranks
 from espnetv2.tasks.detection_meter import DetectionMeter
 from espnetv2.tasks.meters import ClassificationMeter, Meter, SegmentationMeter
 from espnetv2.tasks.multilabel_meter import MultiLabelMeter
-from espnetv2.tasks.priors import priors
+from espnetv2.tasks.priors import priors_of
 from espnetv2.tasks.protocols import (
     PROTOCOLS,
     ClassificationProtocol,
@@ -141,7 +141,7 @@ def detector_predict(
     """
     if preprocessing.size is None:
         raise UserError("a detector needs a fixed size; give --size 300 or 512")
-    grid = priors(preprocessing.size).to(device)
+    grid = priors_of(network, preprocessing.size, device=device)
 
     @torch.inference_mode()
     def predict(images: Sequence[Image.Image]) -> list[Detections]:

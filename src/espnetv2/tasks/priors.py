@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from espnetv2.errors import UserError
 
@@ -16,29 +17,48 @@ ASPECTS = (2, 3)  # on every map: D43
 """Width to height of the oblong shapes, each also upright."""
 PER_CELL = 2 + 2 * len(ASPECTS)
 """Priors at one place of a map."""
+SMALLEST = 0.1
+"""Side of the smallest square, as a share of the picture's shorter side (D43)."""
 
 
-def priors(image_size: tuple[int, int]) -> Tensor:
+def priors(image_size: tuple[int, int], *, smallest: float = SMALLEST) -> Tensor:
     """Every prior of a network input, in the order of the network's outputs.
 
     A cell of map i has a square of side s_i, one of side sqrt(s_i s_{i+1}), and s_i squares
-    stretched to the aspects 2, 1/2, 3, 1/3. The sides grow evenly from 10 % to 105 % of the
+    stretched to the aspects 2, 1/2, 3, 1/3. The sides grow evenly from `smallest` to 105 % of the
     picture; on an oblong picture, of its shorter side, and squares stay square in pixels (D40).
     Maps are read row by row, finest map first.
 
-    Paper: ssd sec. 2.2, sizes and aspects as in the EdgeNets code.
+    Paper: ssd sec. 2.2, sizes and aspects as in the EdgeNets code; a smaller smallest side for
+        small things as in ssd sec. 3.4.
     Shape: (height, width) in pixels -> (N, 4) float32: centre x, centre y, width, height, as
         shares of the picture, cut to [0, 1].
 
     >>> [len(priors((side, side))) for side in (300, 512)]
     [11640, 32742]
     """
-    sides = prior_sides(min(image_size))
+    sides = prior_sides(min(image_size), smallest=smallest)
     grids = [
         _grid(image_size, cells, stride=stride, shapes=_shapes(sides[level], sides[level + 1]))
         for level, (cells, stride) in enumerate(zip(map_sizes(image_size), _strides(), strict=True))
     ]
     return torch.from_numpy(np.concatenate(grids).clip(0, 1).astype(np.float32))
+
+
+def priors_of(
+    network: nn.Module, image_size: tuple[int, int], *, device: str | torch.device = "cpu"
+) -> Tensor:
+    """The priors that a detector was built for; the same tensor each time, so leave it as it is.
+
+    Shape: as `priors`
+    """
+    smallest = getattr(network, "smallest_prior", SMALLEST)
+    return _kept(image_size, smallest, torch.device(device))
+
+
+@lru_cache(maxsize=16)
+def _kept(image_size: tuple[int, int], smallest: float, device: torch.device) -> Tensor:
+    return priors(image_size, smallest=smallest).to(device)
 
 
 def map_sizes(image_size: tuple[int, int]) -> list[tuple[int, int]]:
@@ -58,15 +78,21 @@ def map_sizes(image_size: tuple[int, int]) -> list[tuple[int, int]]:
     return [*maps, (math.ceil(rows / 2), math.ceil(columns / 2)), (1, 1)]
 
 
-def prior_sides(side: int) -> list[int]:
+def prior_sides(side: int, *, smallest: float = SMALLEST) -> list[int]:
     """The seven sides of squares for a picture of `side` pixels: six maps and what follows (D43).
 
     >>> prior_sides(300)
     [30, 77, 125, 172, 220, 267, 315]
+
+    Raises:
+        UserError: If the smallest side is not a share between 0 and 1.
     """
-    smallest, largest = math.ceil(side / 10), math.ceil(side * 21 / 20)  # 0.1, 1.05
+    if not 0 < smallest < 1:
+        raise UserError(f"smallest prior {smallest} must be a share of the picture: 0 < share < 1")
+    first = math.ceil(round(side * smallest, 6))  # 0.1 is not exact in floating point
+    last = math.ceil(side * 21 / 20)  # 1.05
     steps = len(STRIDES) + 2
-    return [smallest + (largest - smallest) * step // steps for step in range(steps + 1)]
+    return [first + (last - first) * step // steps for step in range(steps + 1)]
 
 
 def _strides() -> list[int | None]:

@@ -113,31 +113,21 @@ def _mean_over_processes(trainer: L.Trainer, value: float) -> float:
     return float(trainer.strategy.reduce(torch.tensor(value, device=device)))
 
 
-class Checkpoints(L.Callback):
-    """Keeps `last.ckpt`, to go on from, and `best.ckpt`; each is replaced whole.
+class LastCheckpoint(L.Callback):
+    """Keeps `last.ckpt`, to go on from; it is replaced whole.
 
     What is saved within an epoch takes the place of `last.ckpt` when the next loss has turned out
-    finite: weights that have just run away are never the last ones.
+    finite: weights that have just run away are never the last ones. It must be the last callback,
+    or the others' state is saved a step late.
 
     Attributes:
         interrupted: Set by Ctrl-C: save at the next place that can be resumed from, and stop.
     """
 
-    def __init__(
-        self, folder: Path, *, steps: int, monitor: str, mode: Literal["max", "min"]
-    ) -> None:
-        self.folder, self.steps, self.monitor, self.mode = folder, steps, monitor, mode
-        self.best: float | None = None
+    def __init__(self, folder: Path, *, steps: int) -> None:
+        self.folder, self.steps = folder, steps
         self.interrupted = False
         self._next: Path | None = None  # saved, but not yet shown to give a finite loss
-
-    def state_dict(self) -> dict[str, Any]:
-        """The best score so far."""
-        return {"best": self.best}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
-        self.best = state["best"]
 
     def on_train_batch_end(
         self,
@@ -152,23 +142,9 @@ class Checkpoints(L.Callback):
         if batch_idx + 1 >= trainer.num_training_batches:
             return
         if self._asked(trainer):
-            self._save_last(trainer)
+            self.save_last(trainer)
         elif (batch_idx + 1) % self.steps == 0:
-            self._save_next(trainer)
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save, and keep what scores better than all before."""
-        loss = trainer.callback_metrics.get("val_loss", torch.zeros(()))
-        if not bool(torch.isfinite(loss)):  # the next step's loss will tell
-            self._save_next(trainer)
-            return
-        if (score := trainer.callback_metrics.get(self.monitor)) is not None:
-            sign = 1 if self.mode == "max" else -1
-            value = float(score)
-            if value == value and (self.best is None or sign * value > sign * self.best):
-                self.best = value
-                self._save(trainer, "best.ckpt")
-        self._save_last(trainer)
+            self.save_next(trainer)
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
@@ -180,26 +156,62 @@ class Checkpoints(L.Callback):
             self._next = None
         self._keep_next(trainer)
 
+    def save_next(self, trainer: L.Trainer) -> None:
+        """Save what becomes `last.ckpt` with the next finite loss."""
+        self.save(trainer, "next.ckpt")
+        self._next = self.folder / "next.ckpt"
+
+    def save_last(self, trainer: L.Trainer) -> None:
+        """Save what is known to be sound; the place where Ctrl-C stops."""
+        self.save(trainer, "last.ckpt")
+        if self._asked(trainer):
+            raise UserError(f"interrupted; all is saved in {self.folder}, go on with --resume")
+
+    def save(self, trainer: L.Trainer, name: str) -> None:
+        """Write a checkpoint of the run; every process takes part, the first one writes."""
+        with replacing(self.folder / name, here=trainer.is_global_zero) as scratch:
+            trainer.save_checkpoint(scratch)
+
     def _keep_next(self, trainer: L.Trainer) -> None:
         if self._next is not None and trainer.is_global_zero:
             self._next.replace(self.folder / "last.ckpt")
         self._next = None
-
-    def _save_next(self, trainer: L.Trainer) -> None:
-        self._save(trainer, "next.ckpt")
-        self._next = self.folder / "next.ckpt"
-
-    def _save_last(self, trainer: L.Trainer) -> None:
-        self._save(trainer, "last.ckpt")
-        if self._asked(trainer):
-            raise UserError(f"interrupted; all is saved in {self.folder}, go on with --resume")
-
-    def _save(self, trainer: L.Trainer, name: str) -> None:
-        with replacing(self.folder / name, here=trainer.is_global_zero) as scratch:
-            trainer.save_checkpoint(scratch)  # every process takes part; the first one writes
 
     def _asked(self, trainer: L.Trainer) -> bool:
         if trainer.world_size == 1:
             return self.interrupted
         # one process may have heard of it a step before the others
         return bool(trainer.strategy.reduce_boolean_decision(self.interrupted, all=False))
+
+
+class Checkpoints(LastCheckpoint):
+    """Keeps `best.ckpt` too, of the epoch that scores best."""
+
+    def __init__(
+        self, folder: Path, *, steps: int, monitor: str, mode: Literal["max", "min"]
+    ) -> None:
+        super().__init__(folder, steps=steps)
+        self.monitor, self.mode = monitor, mode
+        self.best: float | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best score so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.best = state["best"]
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save, and keep what scores better than all before."""
+        loss = trainer.callback_metrics.get("val_loss", torch.zeros(()))
+        if not bool(torch.isfinite(loss)):  # the next step's loss will tell
+            self.save_next(trainer)
+            return
+        if (score := trainer.callback_metrics.get(self.monitor)) is not None:
+            sign = 1 if self.mode == "max" else -1
+            value = float(score)
+            if value == value and (self.best is None or sign * value > sign * self.best):
+                self.best = value
+                self.save(trainer, "best.ckpt")
+        self.save_last(trainer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -20,8 +20,8 @@ from espnetv2.tasks.box_ap import VOC_PIXEL, FoundBoxes, TrueBoxes, voc_average_
 from espnetv2.tasks.confusion import Confusion, accuracy, iou, recall
 from espnetv2.tasks.detect import decode
 from espnetv2.tasks.detection_metric import mean
+from espnetv2.tasks.detection_training import Answer, look
 from espnetv2.tasks.multilabel import judge
-from espnetv2.tasks.priors import priors
 from espnetv2.tasks.results import Detections
 from espnetv2.training.recipe import Recipe
 from espnetv2.training.saving import leave_interrupts_to_the_main_process
@@ -75,27 +75,32 @@ def find(network: nn.Module, data: TrainingData, recipe: Recipe, *, limit: int |
         worker_init_fn=leave_interrupts_to_the_main_process,
     )
     pictures = 0
-    with evaluating(network) as device:
+    with evaluating(network, recipe.task) as run:
         for images, targets in islice(loader, limit):
-            count.update(network(images.to(device)), targets, (images.shape[-2], images.shape[-1]))
+            count.update(run(images), targets)
             pictures += len(images)
     return count.found(pictures)
 
 
 @contextmanager
-def evaluating(network: nn.Module) -> Iterator[torch.device]:
-    """Evaluation mode without gradients; gives the network's device, puts the mode back."""
+def evaluating(network: nn.Module, task: str) -> Iterator[Callable[[Tensor], Any]]:
+    """Evaluation mode without gradients: gives the call from images to outputs.
+
+    A detector's outputs come with their priors. The mode is put back.
+    """
     training = network.training
     network.eval()
+    device = next(network.parameters()).device
+    forward = look if task == "detection" else nn.Module.__call__
     try:
         with torch.inference_mode():
-            yield next(network.parameters()).device
+            yield lambda images: forward(network, images.to(device))
     finally:
         network.train(training)
 
 
 class _Count(Protocol):
-    def update(self, outputs: Any, targets: Any, size: tuple[int, int]) -> None: ...
+    def update(self, outputs: Any, targets: Any) -> None: ...
 
     def found(self, pictures: int) -> Findings: ...
 
@@ -105,7 +110,7 @@ class _ClassCount:
         self.confusion = Confusion(len(classes))
         self.wrong: list[np.ndarray] = []
 
-    def update(self, outputs: Tensor, targets: Tensor, size: tuple[int, int]) -> None:
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
         answers, truth = outputs.argmax(1).cpu().numpy(), targets.numpy()
         self.confusion.update(answers, truth)
         self.wrong.append(answers != truth)
@@ -128,7 +133,7 @@ class _PixelCount:
     def __init__(self, classes: tuple[str, ...]) -> None:
         self.confusion = Confusion(len(classes))
 
-    def update(self, outputs: Tensor, targets: Tensor, size: tuple[int, int]) -> None:
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
         if outputs.shape[-2:] != targets.shape[-2:]:  # as validation has it
             outputs = F.interpolate(
                 outputs, targets.shape[-2:], mode="bilinear", align_corners=True
@@ -155,7 +160,7 @@ class _LabelCount:
         self.logits: list[Tensor] = []
         self.targets: list[Tensor] = []
 
-    def update(self, outputs: Tensor, targets: Tensor, size: tuple[int, int]) -> None:
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
         self.logits.append(outputs.float().cpu())
         self.targets.append(targets)
 
@@ -184,10 +189,10 @@ class _BoxCount:
         self.answers: list[Detections] = []
         self.truths: list[Boxes] = []
 
-    def update(self, outputs: Any, targets: list[Boxes], size: tuple[int, int]) -> None:
+    def update(self, outputs: Answer, targets: list[Boxes]) -> None:
         self.answers += decode(
-            outputs,
-            priors(size),
+            outputs.raw,
+            outputs.priors,
             [one.size for one in targets],
             self.classes,
             max_detections=None,

@@ -127,7 +127,7 @@ def _train_stage(recipe: Recipe, run: Run, folder: Path) -> dict[str, Any]:
     data.train.seed = recipe.seed
     for line in data.skipped:
         log.warning("left out: %s", line)
-    network, fresh = _network(recipe, data)
+    network, options, fresh = _network(recipe, data)
     if fresh:
         parts = Counter(name.partition(".")[0] for name in fresh)
         shown = ", ".join(f"{part} ({count})" for part, count in parts.items())
@@ -168,7 +168,7 @@ def _train_stage(recipe: Recipe, run: Run, folder: Path) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     summary = summarize(recipe, run.command, data, history, task, network, seconds, commit)
     if trainer.is_global_zero:
-        keep_best(folder, module, recipe, data, summary)
+        keep_best(folder, module, recipe, data, options, summary)
         write_whole(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
         network = network.to(trainer.strategy.root_device)  # Lightning has left it on the CPU
         write_report(folder, network, task, data, recipe, history.rows, limit=run.limit)
@@ -208,18 +208,22 @@ def _spec(recipe: Recipe, run: Run) -> DataSpec:
     )
 
 
-def _network(recipe: Recipe, data: TrainingData) -> tuple[nn.Module, tuple[str, ...]]:
-    """The network for the data's classes, and what of it the given weights did not fill."""
+def _network(
+    recipe: Recipe, data: TrainingData
+) -> tuple[nn.Module, dict[str, Any], tuple[str, ...]]:
+    """The network for the data's classes, its options, and what the given weights did not fill."""
     row = entry(recipe.model)
     classes = len(data.classes) + (recipe.task == "detection")
-    options = {"num_classes": classes, "in_channels": 3, **recipe.options}
+    options = {"num_classes": classes, **recipe.options}
     if recipe.weights is None:
-        return row.build(**options), ()
+        return row.build(**options), options, ()
     loaded = load_network(recipe.weights, num_classes=classes)
     if loaded.name == recipe.model:
-        return loaded.network.train(), loaded.fresh
+        options = loaded.options | options
+        if options == loaded.options:
+            return loaded.network.train(), options, loaded.fresh
     network = row.build(**options)
-    return network, _take_backbone(network, loaded.network, recipe)
+    return network, options, _take_backbone(network, loaded.network, recipe)
 
 
 def _take_backbone(network: nn.Module, source: nn.Module, recipe: Recipe) -> tuple[str, ...]:

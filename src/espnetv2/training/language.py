@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, optim
 
 from espnetv2.data.corpus import Corpus, batchify, regular_segments, segments
-from espnetv2.errors import UserError
 from espnetv2.layers.eru import ERUState
 from espnetv2.models.eru_lm import ERULanguageModel, Layout, State
 from espnetv2.tasks.language import Perplexity, segment_loss, settle_norms, training_loss
+from espnetv2.training.mishaps import LossError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,7 +215,7 @@ class LanguageModule(L.LightningModule):
             beta=settings.beta,
         )
         if not torch.isfinite(loss):
-            raise UserError(
+            raise LossError(
                 f"the loss is {float(loss)} at epoch {self.trainer.current_epoch + 1}, segment "
                 f"{batch.number + 1}; lower the learning rate {settings.lr:g} and start again"
             )

@@ -21,6 +21,7 @@ from espnetv2.data.corpus import Corpus, read_corpus
 from espnetv2.errors import UserError, unknown
 from espnetv2.models.eru_lm import LAYOUTS, ERULanguageModel, Layout
 from espnetv2.tasks.language import evaluate_text
+from espnetv2.training.callbacks import LastCheckpoint
 from espnetv2.training.language import LanguageModule, LanguageSettings
 from espnetv2.training.report import write_language_report
 from espnetv2.training.saving import gentle_interrupt, replacing, write_whole
@@ -143,32 +144,14 @@ def layout_of(settings: LanguageSettings) -> Layout:
     return LAYOUTS[settings.preset]
 
 
-class Keeper(L.Callback):
-    """Keeps `last.ckpt`, `best.ckpt` and `metrics.csv` of a run.
-
-    Attributes:
-        interrupted: Set by Ctrl-C: save at the next place that can be resumed from, and stop.
-    """
+class Keeper(LastCheckpoint):
+    """Keeps `best.ckpt` and `metrics.csv` of a run, beside `last.ckpt`."""
 
     def __init__(
         self, folder: Path, module: LanguageModule, words: tuple[str, ...], *, steps: int
     ) -> None:
-        self.folder, self.module, self.words, self.steps = folder, module, words, steps
-        self.interrupted = False
-
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Save now and then, but not between the last segment and the validation."""
-        if batch_idx + 1 >= trainer.num_training_batches:
-            return
-        if self.interrupted or (batch_idx + 1) % self.steps == 0:
-            self._save_last(trainer)
+        super().__init__(folder, steps=steps)
+        self.module, self.words = module, words
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep the judged weights if they are the best; they are still in place."""
@@ -196,13 +179,7 @@ class Keeper(L.Callback):
             table.writerows(rows)
         shown = "epoch %(epoch)d: %(optimizer)s, train %(train_perplexity).2f, validation "
         log.info(f"{shown}%(val_perplexity).2f, %(seconds).0f s", rows[-1])
-        self._save_last(trainer)
-
-    def _save_last(self, trainer: L.Trainer) -> None:
-        with replacing(self.folder / "last.ckpt") as scratch:
-            trainer.save_checkpoint(scratch)
-        if self.interrupted:
-            raise UserError(f"interrupted; all is saved in {self.folder}, go on with --resume")
+        self.save_last(trainer)
 
 
 def _prepare(settings: LanguageSettings, out: Path, *, resume: bool) -> None:

@@ -17,7 +17,7 @@ from espnetv2.data.preprocess import Preprocessing
 from espnetv2.data.training_sets import IGNORE, TrainingData
 from espnetv2.data.voc import bit_palette
 from espnetv2.tasks import classify, detect, draw, multilabel, segment
-from espnetv2.tasks.priors import priors
+from espnetv2.tasks.detection_training import Answer
 from espnetv2.tasks.results import Classification, SegmentationMask
 from espnetv2.training.findings import evaluating
 
@@ -84,8 +84,8 @@ def sheet(
     cells = []
     for position in chosen:
         values, truth = data.val[position]
-        with evaluating(network) as device:
-            outputs = network(values[None].to(device))
+        with evaluating(network, task) as run:
+            outputs = run(values[None])
         cell = draw_cell(picture_of(values, data.preprocessing), outputs, truth, data)
         name = data.val.source[data.val.indices[position]].name
         cells.append(Cell(cell.pictures, (*cell.lines, (name, _FAINT)), cell.legend))
@@ -153,12 +153,13 @@ def _segmented(picture: Image.Image, outputs: Tensor, truth: Tensor, data: Train
     )
 
 
-def _detected(picture: Image.Image, outputs: Any, truth: Boxes, data: TrainingData) -> Cell:
+def _detected(picture: Image.Image, outputs: Answer, truth: Boxes, data: TrainingData) -> Cell:
     height, width = truth.size  # not the input's, which is stretched
     large = _enlarged(picture, width=_WIDE, aspect=height / width)
     size = (large.height, large.width)
-    boxes = priors((picture.height, picture.width))
-    found = detect.decode(outputs, boxes, [size], data.classes, max_detections=_MOST_BOXES)[0]
+    found = detect.decode(
+        outputs.raw, outputs.priors, [size], data.classes, max_detections=_MOST_BOXES
+    )[0]
     kept = int((found.scores >= _SURE).sum())
     more = " or more" if kept == _MOST_BOXES else ""
     shown = {*(truth.labels - 1).tolist(), *found.labels[:kept].tolist()}

@@ -26,6 +26,7 @@ def keep_best(
     module: TrainingModule,
     recipe: Recipe,
     data: TrainingData,
+    options: dict[str, Any],
     summary: dict[str, Any],
 ) -> None:
     """Put the best weights back and write them as a file that `espnetv2 predict` takes."""
@@ -33,10 +34,9 @@ def keep_best(
     if best.is_file():
         state = torch.load(best, map_location="cpu", weights_only=False)["state_dict"]
         module.load_state_dict(state)
-    classes = len(data.classes) + (recipe.task == "detection")
     header = Header(
         model=recipe.model,
-        options={"num_classes": classes, **recipe.options},
+        options=options,
         classes=data.classes,
         palette=data.palette,
         preprocessing=data.preprocessing.to_json(),

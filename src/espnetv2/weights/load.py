@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class Loaded:
         source: One line: where the weights come from.
         fresh: Parameters that the file did not fill, because another number of classes was
             asked for.
+        options: What the network was built with.
     """
 
     network: nn.Module
@@ -46,6 +47,7 @@ class Loaded:
     preprocessing: Preprocessing
     source: str
     fresh: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 def create_model(
@@ -96,9 +98,9 @@ def load_network(
     network = _build(row.build, None, 3, header.options, task=row.task)
     load_strictly(network, state, source=str(name_or_file))
     fresh: tuple[str, ...] = ()
-    classes = header.classes
+    classes, options = header.classes, header.options
     if in_channels != 3 or num_classes not in (None, header.options.get("num_classes")):
-        options = header.options | ({} if num_classes is None else {"num_classes": num_classes})
+        options = options | ({} if num_classes is None else {"num_classes": num_classes})
         network, fresh = _adapt(network, row.build, options, in_channels=in_channels)
         if num_classes is not None:
             classes = tuple(f"class {i}" for i in range(num_classes))
@@ -110,6 +112,7 @@ def load_network(
         palette=header.palette if classes is header.classes else None,
         preprocessing=Preprocessing.from_json(header.preprocessing),
         source=str(header.source.get("name", name_or_file)),
+        options=options,
         fresh=fresh,
     )
 
