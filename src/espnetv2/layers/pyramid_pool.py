@@ -12,6 +12,20 @@ from torch import Tensor, nn
 from espnetv2.layers.conv import ConvNormAct, NormAct, conv, halve, resize
 from espnetv2.layers.shuffle import channel_shuffle
 
+SMALLEST_VIEW = 5
+"""Rows or columns that a scaled copy keeps at least (D7)."""
+
+
+class AdaptivePool(nn.Module):
+    """Average pooling to a given size; a module so that the deploy form can put in its own.
+
+    Shape: (B, C, H, W) -> (B, C, *size)
+    """
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """See the class."""
+        return F.adaptive_avg_pool2d(x, size)
+
 
 class PyramidPool(nn.Module):
     """Looks at a narrow copy of the map at several scales, then mixes the scales per channel.
@@ -40,6 +54,7 @@ class PyramidPool(nn.Module):
         super().__init__()
         self.scales = tuple(scales)
         self.reduce = ConvNormAct(in_channels, width)
+        self.pool = AdaptivePool()
         self.branches = nn.ModuleList(conv(width, width, 3, groups=width) for _ in self.scales)
         self.fuse = NormAct(width * len(self.scales))
         self.mix = ConvNormAct(width * len(self.scales), width, kernel_size=3, groups=width)
@@ -57,16 +72,15 @@ class PyramidPool(nn.Module):
         out: Tensor = self.out(self.project(self.mix(fused)))
         return out
 
-    @staticmethod
-    def _view(x: Tensor, branch: nn.Module, scale: float) -> Tensor:
+    def _view(self, x: Tensor, branch: nn.Module, scale: float) -> Tensor:
         """One branch at its own size, brought back to the size of x."""
         height, width = x.shape[-2:]
-        size = (max(5, math.ceil(height * scale)), max(5, math.ceil(width * scale)))  # D7
+        size = (_scaled(height, scale), _scaled(width, scale))
         view: Tensor
         if scale > 1:
-            view = F.adaptive_avg_pool2d(branch(resize(x, size)), (height, width))
+            view = self.pool(branch(resize(x, size)), (height, width))
         elif scale < 1:
-            view = resize(branch(F.adaptive_avg_pool2d(x, size)), (height, width))
+            view = resize(branch(self.pool(x, size)), (height, width))
         else:
             view = branch(x)
         return view
@@ -97,3 +111,7 @@ class PoolingPyramid(nn.Module):
             views.append(resize(branch(shrunk), size))
         out: Tensor = self.project(torch.cat(views, dim=1))
         return out
+
+
+def _scaled(side: int, scale: float) -> int:
+    return max(SMALLEST_VIEW, math.ceil(side * scale))  # D7
