@@ -40,10 +40,18 @@ def jobs() -> list[Job]:
         Job("ptb_eru_7m_gpu", "ptb", "ptb", ("epochs=100",)),
         Job("imagenette_s2_0", "imagenette", "imagenette128", ("model=espnetv2_s2_0",), True),
         Job(
-            "bccd_ssd300_s2_0",
+            "bccd_ssd512_s2_0",
             "bccd",
             "bccd",
-            ("model=espnetv2_ssd300_s2_0", "weights=null", "epochs=200", "data.batch_size=16"),
+            (
+                "model=espnetv2_ssd300_s2_0",
+                "weights=null",
+                "epochs=150",
+                "data.batch_size=16",
+                "stages=[{}, {model: espnetv2_ssd512_s2_0, data: {size: [512, 512]}, "
+                "schedule: {name: cosine, rate: 0.001, warm_up: 3}, epochs: 60}]",
+            ),
+            True,
         ),
     ]
     for size in ("s2_0", "s1_0"):

@@ -151,7 +151,8 @@ def test_the_preprocessing_goes_into_the_graph(name):
 
 
 @pytest.mark.parametrize(
-    ("size", "to"), [((20, 30), (10, 15)), ((15, 24), (10, 16)), ((41, 7), (5, 5)), ((3, 2), (5, 5))]
+    ("size", "to"),
+    [((20, 30), (10, 15)), ((15, 24), (10, 16)), ((41, 7), (5, 5)), ((3, 2), (5, 5))],
 )
 def test_window_means_are_adaptive_pooling(size, to):
     x = torch.randn(2, 3, *size, dtype=torch.float64)

@@ -165,7 +165,7 @@ def test_a_backbone_of_another_width_is_refused(train, tmp_path):
     data = {**PICTURES["data"], "format": "voc-boxes", "augment": "none"}
     recipe = {**PICTURES, "task": "detection", "model": "espnetv2_ssd300_s1_0", "data": data}
     recipe["weights"] = "espnetv2_s0_5.imagenette"
-    refused(train(recipe), "espnetv2_s0_5.imagenette: its backbone is of another width")
+    refused(train(recipe), "espnetv2_s0_5.imagenette: the backbone is of another width")
 
 
 def test_an_unknown_field_offers_the_closest(train, tmp_path):

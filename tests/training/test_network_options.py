@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import tiny_sets
+from espnetv2.errors import UserError
 from espnetv2.models.catalog import entry
 from espnetv2.predict.predictor import load
 from espnetv2.tasks.priors import priors
@@ -51,7 +52,9 @@ def test_small_priors_are_used_wherever_boxes_are_decoded(cells, tmp_path):
         assert looker.model.smallest_prior == 0.05
         assert torch.equal(looker._priors, priors((64, 64), smallest=0.05))
     wide = run(
-        BOXES | {"weights": str(small), "options": {"smallest_prior": 0.1}}, cells, tmp_path / "wide"
+        BOXES | {"weights": str(small), "options": {"smallest_prior": 0.1}},
+        cells,
+        tmp_path / "wide",
     )
     assert load(wide).model.smallest_prior == 0.1
 
@@ -69,3 +72,10 @@ def test_another_form_of_a_network_stays_that_form(tmp_path):
     assert header.options["skip"] == "stem+image"
     assert state.keys() == network.state_dict().keys()
     load(kept)
+
+
+def test_stages_of_two_widths_are_refused_before_anything_is_trained(cells, tmp_path):
+    stages = [{}, {"model": "espnetv2_ssd512_s1_0"}]
+    with pytest.raises(UserError, match="stage 2: weights of espnetv2_ssd300_s0_5: the backbone"):
+        run(BOXES | {"stages": stages}, cells, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -58,6 +59,7 @@ def train(recipe: Recipe, run: Run) -> dict[str, Any]:
     if recipe.task == "language":
         return _train_language(recipe, run)
     stages = stage_recipes(recipe)
+    _check_stages(stages)
     summary: dict[str, Any] = {}
     for number, stage in enumerate(stages, start=1):
         folder = run.out if len(stages) == 1 else run.out / f"stage{number}"
@@ -73,6 +75,14 @@ def train(recipe: Recipe, run: Run) -> dict[str, Any]:
         for name in ("model.safetensors", "summary.json"):
             shutil.copy(folder / name, run.out / name)
     return summary
+
+
+def _check_stages(stages: Sequence[Recipe]) -> None:
+    """Each stage's network takes the weights of the one before; known before hours are spent."""
+    for number, (before, after) in enumerate(itertools.pairwise(stages), start=2):
+        if before.model != after.model:
+            given, taken = entry(before.model).build(), entry(after.model).build()
+            _take_backbone(taken, given, after, source=f"stage {number}: weights of {before.model}")
 
 
 def _train_language(recipe: Recipe, run: Run) -> dict[str, Any]:
@@ -223,18 +233,20 @@ def _network(
         if options == loaded.options:
             return loaded.network.train(), options, loaded.fresh
     network = row.build(**options)
-    return network, options, _take_backbone(network, loaded.network, recipe)
+    return network, options, _take_backbone(network, loaded.network, recipe, source=recipe.weights)
 
 
-def _take_backbone(network: nn.Module, source: nn.Module, recipe: Recipe) -> tuple[str, ...]:
+def _take_backbone(
+    network: nn.Module, given_network: nn.Module, recipe: Recipe, *, source: str
+) -> tuple[str, ...]:
     """Copy what has the same name and shape, such as a classifier's backbone."""
-    own, given = network.state_dict(), source.state_dict()
+    own, given = network.state_dict(), given_network.state_dict()
     same = {k for k, v in own.items() if k in given and given[k].shape == v.shape}
     inner = {k for k in own if k in given and k.startswith("backbone.")}
     if not inner or not inner <= same:
         why = "is of another width" if inner else "has nothing that fits"
         raise UserError(
-            f"{recipe.weights}: its backbone {why} ({recipe.model} is wanted); give other weights, "
+            f"{source}: the backbone {why} ({recipe.model} is wanted); give other weights, "
             "or start afresh with --set weights=null"
         )
     for name in same:

@@ -1,0 +1,102 @@
+"""Is the artefact the network? Compared on pictures, output by output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from espnetv2.data.pictures import open_picture
+from espnetv2.errors import UserError
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How far two runs of one network agree.
+
+    Attributes:
+        difference: Largest absolute difference of any output, relative to that output's largest
+            absolute value over all pictures.
+        agreement: Share of equal arg-max decisions: of pictures, pixels or priors.
+        pictures: That were compared.
+    """
+
+    difference: float
+    agreement: float
+    pictures: int
+
+
+def compare(
+    reference: Callable[[np.ndarray], Sequence[np.ndarray]],
+    candidate: Callable[[np.ndarray], Sequence[np.ndarray]],
+    inputs: Sequence[np.ndarray],
+    *,
+    class_axis: int = 1,
+) -> Likeness:
+    """Run both on every input; both give the same outputs in the same order.
+
+    Args:
+        class_axis: Of the first output, over which decisions are made.
+    """
+    largest: list[float] = []
+    apart: list[float] = []
+    equal = total = 0
+    for one in inputs:
+        pairs = list(zip(reference(one), candidate(one), strict=True))
+        largest = largest or [0.0] * len(pairs)
+        apart = apart or [0.0] * len(pairs)
+        for place, (truth, found) in enumerate(pairs):
+            if truth.size:
+                largest[place] = max(largest[place], float(np.abs(truth).max()))
+                gap = float(np.abs(truth.astype(np.float64) - found).max())
+                apart[place] = float("inf") if gap != gap else max(apart[place], gap)
+        decided = [np.argmax(outputs, axis=class_axis) for outputs in pairs[0]]
+        equal += int((decided[0] == decided[1]).sum())
+        total += decided[0].size
+    gaps = [gap / (top or 1.0) for gap, top in zip(apart, largest, strict=True)]
+    return Likeness(max(gaps, default=0.0), equal / max(total, 1), len(inputs))
+
+
+def pictures_in(folder: Path, *, limit: int) -> list[Image.Image]:
+    """The first pictures of a folder, at any depth, by name.
+
+    Raises:
+        UserError: It is no folder, or holds no picture.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; give one with pictures like the device's")
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not paths:
+        raise UserError(f"{folder} holds no picture ({', '.join(sorted(SUFFIXES))})")
+    step = max(1, len(paths) // limit)  # evenly: neighbours are alike
+    return [open_picture(path) for path in paths[::step][:limit]]
+
+
+def drawn_pictures(count: int, size: tuple[int, int]) -> list[Image.Image]:
+    """Pictures for where none are given: shaded shapes, the same ones every time.
+
+    Args:
+        size: (height, width).
+    """
+    height, width = size
+    drawn = []
+    for seed in range(count):
+        chance = np.random.default_rng(seed)
+        rough = chance.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        picture = Image.fromarray(rough).resize((width, height), Image.Resampling.BICUBIC)
+        layer = ImageDraw.Draw(picture)
+        for _ in range(12):
+            x, y = chance.integers(0, (width, height))
+            across, down = chance.integers(4, (max(width // 3, 5), max(height // 3, 5)))
+            colour = tuple(int(value) for value in chance.integers(0, 256, 3))
+            shape = layer.ellipse if chance.random() < 0.5 else layer.rectangle
+            shape((x, y, x + across, y + down), fill=colour)
+        noise = chance.normal(0, 6, (height, width, 3))
+        soft = np.asarray(picture.filter(ImageFilter.GaussianBlur(1)), dtype=np.float64)
+        drawn.append(Image.fromarray((soft + noise).clip(0, 255).astype(np.uint8)))
+    return drawn
