@@ -6,6 +6,7 @@ Nothing is estimated: where no counter works the answer is "not available", with
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -93,12 +94,7 @@ def measure(
     if min(images, repeats) < 1:
         raise UserError(f"{images=} and {repeats=} must be 1 or more")
     rate, measured = _rate(counter, clock)
-    for name, value in (("seconds", seconds), ("idle_seconds", idle_seconds)):
-        if value * rate < _FEWEST_UPDATES:
-            raise UserError(
-                f"{name}={value:g} sees too few updates of {counter.method} ({rate:.3g} Hz); "
-                f"give {_FEWEST_UPDATES / rate:.2g} or more"
-            )
+    _refuse_short({"seconds": seconds, "idle_seconds": idle_seconds}, rate, counter.method)
     idle = _watch(lambda: clock.sleep(min(idle_seconds, 0.1)), idle_seconds, counter, clock)
     loads = [_watch(run, seconds, counter, clock) for _ in range(repeats)]
     costs = [
@@ -146,6 +142,16 @@ def _watch(step: Callable[[], None], seconds: float, counter: Counter, clock: Cl
     if used <= 0:
         raise UserError(f"{counter.method}: the counter did not move in {passed:.2g} s")
     return _Window(used, passed, calls)
+
+
+def _refuse_short(times: dict[str, float], rate: float, method: str) -> None:
+    for name, value in times.items():
+        if value * rate < _FEWEST_UPDATES:
+            enough = math.ceil(100 * _FEWEST_UPDATES / rate) / 100
+            raise UserError(
+                f"{name}={value:g} sees too few updates of {method} ({rate:.3g} Hz); "
+                f"give {enough:g} or more"
+            )
 
 
 def _rate(counter: Counter, clock: Clock) -> tuple[float, bool]:
