@@ -7,9 +7,11 @@ import warnings
 
 import typer
 
+from espnetv2.cli.benchmark import benchmark
 from espnetv2.cli.convert import convert
 from espnetv2.cli.data import data_app
 from espnetv2.cli.eval import eval_
+from espnetv2.cli.export import export
 from espnetv2.cli.info import info
 from espnetv2.cli.models import models
 from espnetv2.cli.predict import predict
@@ -30,6 +32,8 @@ app.command()(info)
 app.command()(predict)
 app.command("eval")(eval_)
 app.command()(convert)
+app.command()(export)
+app.command()(benchmark)
 app.command()(train)
 app.add_typer(data_app)
 

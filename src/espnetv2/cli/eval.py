@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def eval_(
-    model: Annotated[str, typer.Argument(help="A published name or a weights file.")],
+    model: Annotated[str, typer.Argument(help="A published name, a weights file or an artefact.")],
     dataset: Annotated[
         str,
         typer.Option(
@@ -47,6 +47,13 @@ def eval_(
         Path | None, typer.Option(help="cityscapes: write label maps for its server here.")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="torch, compile, onnxruntime, openvino, ...; see docs/deploy."),
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Of the engine: fp32, bf16 or fp16.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document instead of tables.")
@@ -86,13 +93,17 @@ def eval_(
                 model, data, split, batch_size=batch_size, limit=limit, device=where
             )
         else:
+            from espnetv2.data.evaluation_sets import open_split
             from espnetv2.predict.predictor import load
 
-            predictor = load(model, device=where, size=shape)
+            predictor = load(
+                model, device=where, size=shape, engine=engine, precision=precision, threads=threads
+            )
             name = predictor.name
+            _check_task(predictor.task, dataset)
             scores = _judge_pictures(
                 predictor,
-                _read(dataset, data, split, predictor=predictor, squashed=squashed),
+                open_split(dataset, data, split, predictor.classes, squashed=squashed),
                 protocols,
                 console,
                 batch_size=batch_size,
@@ -119,7 +130,7 @@ def _judge_pictures(
     submit: Path | None,
 ) -> list[Scores]:
     from espnetv2.cli.score_tables import Progress
-    from espnetv2.tasks.evaluate import evaluate
+    from espnetv2.tasks.evaluate import evaluate, predict_for
     from espnetv2.tasks.protocols import PROTOCOLS, SegmentationProtocol
     from espnetv2.tasks.submission import CityscapesSubmission
 
@@ -129,7 +140,14 @@ def _judge_pictures(
         writer = CityscapesSubmission(submit, enlarge=first.enlarge)
     with Progress(console) as progress:
         scores = evaluate(
-            _engine(predictor, protocols[0]),
+            predict_for(
+                predictor.model,
+                predictor.task,
+                predictor.preprocessing,
+                predictor.classes,
+                protocol=protocols[0],
+                device=predictor.device,
+            ),
             samples,
             protocols,
             batch_size=batch_size,
@@ -138,20 +156,6 @@ def _judge_pictures(
             observe=writer,
         )
     return list(scores.values())
-
-
-def _engine(predictor: Predictor, protocol: str) -> Any:
-    """Pictures to answers, the way the protocol's task needs it."""
-    from dataclasses import replace
-
-    from espnetv2.tasks.evaluate import detector_predict, network_predict
-
-    network, preprocessing = predictor.model, predictor.preprocessing
-    if predictor.task == "detection":
-        return detector_predict(network, preprocessing, predictor.classes, device=predictor.device)
-    if protocol == "f1":  # all of the picture counts, so nothing is cropped
-        preprocessing = replace(preprocessing, fit="stretch")
-    return network_predict(network, preprocessing, device=predictor.device)
 
 
 def _judge_text(
@@ -203,25 +207,3 @@ def _check_task(task: str, dataset: str) -> None:
     needed = PROTOCOLS[DEFAULTS[dataset][0]].task
     if task != needed:
         raise UserError(f"{dataset} is for {needed}, but the network does {task}; choose another")
-
-
-def _read(dataset: str, root: Path, split: str, *, predictor: Predictor, squashed: bool) -> Any:
-    _check_task(predictor.task, dataset)
-    classes = predictor.classes
-    if dataset == "voc-boxes":
-        from espnetv2.data.voc_boxes import VocBoxes
-
-        return VocBoxes(root, split, classes)
-    if dataset in ("coco-boxes", "coco-multilabel"):
-        from espnetv2.data.coco_instances import CocoInstances
-
-        return CocoInstances(root, split, classes, multilabel=dataset == "coco-multilabel")
-
-    from espnetv2.data import image_folder, voc
-    from espnetv2.data.catalog import DATASETS
-
-    if dataset == "voc":
-        return voc.read(root, split, squashed=squashed)
-    if dataset == "imagefolder":
-        return image_folder.read(root, split, classes=classes)
-    return DATASETS[dataset](root, split)

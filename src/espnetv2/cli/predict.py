@@ -39,7 +39,7 @@ class Cluster(str, Enum):
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="A published name or a weights file.")],
+    model: Annotated[str, typer.Argument(help="A published name, a weights file or an artefact.")],
     inputs: Annotated[
         list[str],
         typer.Argument(
@@ -48,6 +48,14 @@ def predict(
     ],
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("predictions"),
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    engine: Annotated[
+        str | None,
+        typer.Option(help="torch, compile, onnxruntime, openvino, ...; see docs/deploy."),
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Of the engine: fp32, bf16 or fp16.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures per forward pass.")] = 1,
     size: Annotated[
         str | None, typer.Option(metavar="HxW", help="Input size; the weights' own by default.")
@@ -88,6 +96,10 @@ def predict(
     if overlap is not None and tile is None:
         raise UserError("--overlap needs --tile; give both")
     if engine_cluster is not None:
+        if engine is not None or precision is not None or threads is not None:
+            raise UserError(
+                "--engine-cluster runs torch; leave --engine, --precision, --threads out"
+            )
         from espnetv2.cli.predict_cluster import predict_on_ray
 
         cut = None if tile is None else (tile, tile // 4 if overlap is None else overlap)
@@ -122,7 +134,17 @@ def predict(
     tiles = None
     if tile is not None:
         tiles = Tiles(*rounded(tile, tile // 4 if overlap is None else overlap))
-    predictor = load(model, device=device, size=shape, enlarge=enlarge.value, top=top, score=score)
+    predictor = load(
+        model,
+        device=device,
+        size=shape,
+        enlarge=enlarge.value,
+        top=top,
+        score=score,
+        engine=engine,
+        precision=precision,
+        threads=threads,
+    )
     if tiles is not None and predictor.task != "segmentation":
         raise UserError(f"--tile is for segmentation; {predictor.name} does {predictor.task}")
     run = _Run(predictor, out, batch_size=batch_size, tiles=tiles, limit=limit, opacity=opacity)

@@ -64,6 +64,23 @@ class Preprocessing:
             tensor = _plain(tensor, self.size)
         return tensor / self.divisor
 
+    def pixels_only(self) -> Preprocessing:
+        """The same resizing with pixels, 0 to 255 in RGB, left as they are."""
+        zeros, ones = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+        return replace(self, order="rgb", mean=zeros, std=ones, unit=1.0, divisor=1.0)
+
+    def pixels(self, image: Image.Image) -> Tensor:
+        """The picture resized as `__call__` does, but not normalised: for graphs that do it.
+
+        Shape: picture (W, H) -> uint8 (3, *size), RGB
+        """
+        if self.size is not None and self.resize == "pil":
+            image = _fit(image, self)
+        pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+        if self.size is not None and self.resize != "pil":
+            pixels = _plain(pixels.float(), self.size).round().clamp(0, 255).byte()
+        return pixels
+
     def normalize(self, pixels: Tensor) -> Tensor:
         """Order, scale, mean and std, without the final divisor.
 

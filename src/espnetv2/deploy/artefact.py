@@ -119,11 +119,16 @@ class Artefact:
 
 def write_artefact(artefact: Artefact) -> None:
     """Write `export.json`, last of all files."""
+    scratch = artefact.folder / f"{FILE}.part"
+    scratch.write_text(json.dumps(to_json(artefact), indent=1) + "\n", encoding="utf-8")
+    scratch.replace(artefact.folder / FILE)
+
+
+def to_json(artefact: Artefact) -> dict[str, Any]:
+    """What `export.json` holds."""
     values = {"format": FORMAT, **asdict(artefact)}
     del values["folder"]
-    scratch = artefact.folder / f"{FILE}.part"
-    scratch.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    scratch.replace(artefact.folder / FILE)
+    return values
 
 
 def read_artefact(place: str | Path) -> Artefact:
@@ -139,7 +144,7 @@ def read_artefact(place: str | Path) -> Artefact:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
         version = values.pop("format", None)
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise UserError(f"{file} is damaged ({error}); export again") from error
     if version != FORMAT:
         raise UserError(f"{file} is of version {version}, not {FORMAT}; export again")

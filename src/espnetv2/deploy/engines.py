@@ -48,7 +48,10 @@ class Engine(ABC):
         Raises:
             UserError: The artefact is of another size.
         """
-        outputs = tuple(torch.from_numpy(one) for one in self.run_batch(images.numpy()))
+        given = images.numpy()
+        if self.artefact is not None and self.artefact.inputs[0].dtype == "uint8":
+            given = given.round().clip(0, 255).astype(np.uint8)
+        outputs = tuple(torch.from_numpy(one) for one in self.run_batch(given))
         return RawDetections(*outputs) if len(outputs) == 2 else outputs[0]
 
     def run_batch(self, images: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from espnetv2.data.preprocess import Preprocessing
@@ -57,6 +58,8 @@ def fold(
     """
     kind = next(iter(network.parameters())).dtype
     folded = copy.deepcopy(network).eval().double()
+    if not any(isinstance(module, _OURS) for module in folded.modules()):
+        return _fold_foreign(folded).to(kind).requires_grad_(False)
     with torch.no_grad():
         for rule, types in ((_RULES, tuple(_RULES)), (_LAST, tuple(_LAST))):
             for module in list(folded.modules()):
@@ -167,6 +170,16 @@ def _fold_conv(module: ConvNormAct) -> None:
         _drop(module)
 
 
+def _fold_foreign(network: nn.Module) -> nn.Module:
+    """A network of another library: norms right behind convolutions, if it can be traced."""
+    try:
+        folded: nn.Module = fuse(network, no_trace=False)
+    except Exception:  # tracing fails in many ways; runtimes fold such norms themselves
+        return network
+    return folded
+
+
+_OURS = (ConvNormAct, NormAct, EESP, ERU)
 _RULES: dict[type[nn.Module], Callable[[Any], None]] = {
     EESP: _fold_unit,
     ERU: _fold_words,

@@ -22,6 +22,7 @@ class Target:
         precisions: Offered; the first is the default.
         dynamic: Whether sides may be free.
         fold: Options of `deploy.fold.fold` that suit it.
+        pixels: Type of pixels that go in, where normalisation is in the graph.
     """
 
     module: str
@@ -31,6 +32,7 @@ class Target:
     precisions: tuple[str, ...]
     dynamic: bool = True
     fold: dict[str, Any] = field(default_factory=dict)
+    pixels: str = "float32"
 
 
 _FAST = {"activation": "relu", "dense_below": 16}
@@ -43,6 +45,7 @@ TARGETS: dict[str, Target] = {
         "onnxruntime",
         ("fp32", "fp16", "int8"),
         fold=_FAST,
+        pixels="uint8",
     ),
     "openvino": Target(
         "to_openvino",
@@ -51,6 +54,7 @@ TARGETS: dict[str, Target] = {
         "openvino",
         ("fp32", "fp16", "bf16", "int8"),
         fold=_FAST,
+        pixels="uint8",
     ),
     "executorch": Target(
         "to_executorch", "executorch", ("executorch",), "executorch", ("fp32", "fp16", "int8")

@@ -36,12 +36,13 @@ def compare(
     candidate: Callable[[np.ndarray], Sequence[np.ndarray]],
     inputs: Sequence[np.ndarray],
     *,
-    class_axis: int = 1,
+    class_axis: int | None = 1,
 ) -> Likeness:
     """Run both on every input; both give the same outputs in the same order.
 
     Args:
-        class_axis: Of the first output, over which decisions are made.
+        class_axis: Of the first output, over which decisions are made; None if the last output
+            holds decisions, which are whole numbers.
     """
     largest: list[float] = []
     apart: list[float] = []
@@ -51,11 +52,13 @@ def compare(
         largest = largest or [0.0] * len(pairs)
         apart = apart or [0.0] * len(pairs)
         for place, (truth, found) in enumerate(pairs):
-            if truth.size:
+            if truth.size and np.issubdtype(truth.dtype, np.floating):
                 largest[place] = max(largest[place], float(np.abs(truth).max()))
                 gap = float(np.abs(truth.astype(np.float64) - found).max())
                 apart[place] = float("inf") if gap != gap else max(apart[place], gap)
-        decided = [np.argmax(outputs, axis=class_axis) for outputs in pairs[0]]
+        decided = pairs[-1]
+        if class_axis is not None:
+            decided = tuple(np.argmax(outputs, axis=class_axis) for outputs in pairs[0])
         equal += int((decided[0] == decided[1]).sum())
         total += decided[0].size
     gaps = [gap / (top or 1.0) for gap, top in zip(apart, largest, strict=True)]

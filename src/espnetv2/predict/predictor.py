@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from espnetv2.data.pictures import open_picture
 from espnetv2.data.voc import bit_palette
+from espnetv2.deploy.artefact import is_artefact
+from espnetv2.deploy.opening import load_engine
 from espnetv2.errors import UserError
 from espnetv2.layers.conv import resize
 from espnetv2.predict.tiling import labels_in_bands, segment_tiled
@@ -42,11 +44,15 @@ def load(
     enlarge: Literal["bilinear", "nearest"] = "bilinear",
     top: int = 5,
     score: float = 0.3,
+    engine: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
 ) -> Predictor:
     """Load published or own weights, ready to look at pictures.
 
     Args:
-        name_or_file: A name such as "espnetv2_seg_s1_0.edgenets_voc_384", or a weights file.
+        name_or_file: A name such as "espnetv2_seg_s1_0.edgenets_voc_384", a weights file, or an
+            artefact of `espnetv2 export`.
         device: Where to compute: "cpu", "cuda", "cuda:1", "mps".
         size: (height, width) of the input, or one number for a square; else the weights' own,
             else the picture's own.
@@ -54,11 +60,27 @@ def load(
             "nearest" on labels as the official scripts do.
         top: How many classes a classification names.
         score: Detections below it are left out.
+        engine: Runtime, a key of `deploy.targets.ENGINES`; torch, or an artefact's own.
+        precision: That the engine computes in: "fp32", "bf16" or "fp16".
+        threads: CPU threads of the engine.
 
     Raises:
-        UserError: The name, the file, the device or the size does not fit.
+        UserError: The name, the file, the device, the size or the engine does not fit.
     """
-    loaded = load_network(name_or_file)
+    if engine in (None, "torch") and precision is None and not is_artefact(name_or_file):
+        if threads is not None:
+            torch.set_num_threads(threads)
+        loaded = load_network(name_or_file)
+    else:
+        if device != "cpu":
+            raise UserError(f"engines run on the CPU, not on {device}; leave one of the two out")
+        loaded = load_engine(
+            name_or_file,
+            engine=engine,
+            precision=precision,
+            threads=threads,
+            size=None if size is None else _pair(size),
+        )
     return Predictor(loaded, device=device, size=size, enlarge=enlarge, top=top, score=score)
 
 
@@ -88,7 +110,9 @@ class Predictor:
         if enlarge not in ("bilinear", "nearest"):
             raise UserError(f"enlarge {enlarge!r} is unknown; choose bilinear or nearest")
         self.device = _device(device)
-        self.model: nn.Module = loaded.network.eval().to(self.device)
+        self.model: Any = loaded.network
+        if isinstance(loaded.network, nn.Module):  # else an engine, which is neither
+            self.model = loaded.network.eval().to(self.device)
         self.name, self.task = loaded.name, loaded.task
         self.classes, self.palette = loaded.classes, loaded.palette
         self.preprocessing = loaded.preprocessing

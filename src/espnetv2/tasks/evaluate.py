@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -150,6 +151,23 @@ def detector_predict(
         return detect.decode(raw, grid, sizes, classes, max_detections=None, clip=False)
 
     return predict
+
+
+def predict_for(
+    network: Any,
+    task: str,
+    preprocessing: Preprocessing,
+    classes: tuple[str, ...],
+    *,
+    protocol: str,
+    device: str | torch.device = "cpu",
+) -> Predict:
+    """The callable of a network or an engine, the way the protocol's task needs it."""
+    if task == "detection":
+        return detector_predict(network, preprocessing, classes, device=device)
+    if protocol == "f1":  # all of the picture counts, so nothing is cropped
+        preprocessing = replace(preprocessing, fit="stretch")
+    return network_predict(network, preprocessing, device=device)
 
 
 _METERS: dict[type, Callable[[Any, dict[str, Any]], Meter]] = {

@@ -1,0 +1,142 @@
+"""Weights or artefact, and the name of an engine: a network that runs in it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from espnetv2.data.preprocess import Preprocessing
+from espnetv2.deploy.artefact import Artefact, is_artefact, read_artefact
+from espnetv2.deploy.engines import Engine, open_artefact
+from espnetv2.deploy.export import Settings, export
+from espnetv2.deploy.fold import fold
+from espnetv2.deploy.targets import ENGINES, TARGETS, engine_kind
+from espnetv2.errors import UserError
+from espnetv2.models.catalog import Task
+from espnetv2.weights.fetch import cache_folder
+from espnetv2.weights.load import Loaded, load_network
+
+
+def load_engine(
+    name_or_file: str | Path,
+    *,
+    engine: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    size: tuple[int, int] | None = None,
+) -> Loaded:
+    """A network in an engine, ready for whatever takes networks.
+
+    Weights are exported for the engine once and kept in the cache, for sizes that stay free where
+    the engine can do that. int8 needs pictures to find its ranges: use `espnetv2 export`.
+
+    Args:
+        name_or_file: A published name, a weights file, or an artefact of `espnetv2 export`.
+        engine: Key of `targets.ENGINES`; an artefact's own by default, else "torch".
+        precision: To compute in; an artefact has its own.
+        threads: Of the CPU.
+        size: (height, width) of the input.
+
+    Raises:
+        UserError: Name, file, engine and precision do not fit each other.
+    """
+    if is_artefact(name_or_file):
+        return _of_artefact(name_or_file, engine=engine, precision=precision, threads=threads)
+    engine = engine or "torch"
+    kind = engine_kind(engine)
+    loaded = load_network(name_or_file)
+    if engine == "torch" and precision in (None, "fp32") and threads is None:
+        return loaded
+    if ENGINES[engine].target is None:
+        form = fold(loaded.network)
+        opened: Engine = kind(form, precision=precision or "fp32", threads=threads)
+    else:
+        place = _cached(loaded, engine, precision=precision or "fp32", size=size)
+        opened = open_artefact(place, threads=threads)
+    opened.smallest_prior = getattr(loaded.network, "smallest_prior", opened.smallest_prior)
+    return _with_engine(loaded, opened)
+
+
+def _of_artefact(
+    place: str | Path, *, engine: str | None, precision: str | None, threads: int | None
+) -> Loaded:
+    artefact = read_artefact(place)
+    own = TARGETS[artefact.target].engine if artefact.target in TARGETS else None
+    if engine is not None and engine != own:
+        raise UserError(
+            f"{place} is for {own or 'another machine'}, not {engine}; leave --engine out"
+        )
+    if precision is not None and precision != artefact.precision:
+        raise UserError(f"{place} computes in {artefact.precision}; export it in {precision}")
+    if artefact.gives != "raw":
+        raise UserError(
+            f"{place} decodes its outputs itself, for programs without this package; export it "
+            "with --output raw to use it here"
+        )
+    return Loaded(
+        network=cast(nn.Module, open_artefact(place, threads=threads)),
+        name=artefact.model,
+        task=cast(Task, artefact.task),
+        classes=artefact.classes,
+        palette=artefact.palette,
+        preprocessing=_input_of(artefact),
+        source=artefact.source,
+        options=dict(artefact.options),
+    )
+
+
+def _input_of(artefact: Artefact) -> Preprocessing:
+    """What is left to do before the graph: all, or resizing alone."""
+    spec = artefact.preprocess()
+    return spec.pixels_only() if artefact.takes == "pixels" else spec
+
+
+def _with_engine(loaded: Loaded, engine: Engine) -> Loaded:
+    spec = loaded.preprocessing
+    if engine.artefact is not None and engine.artefact.size is not None:
+        spec = spec.resized(engine.artefact.size)
+    return replace(loaded, network=cast(nn.Module, engine), preprocessing=spec)
+
+
+def _cached(loaded: Loaded, engine: str, *, precision: str, size: tuple[int, int] | None) -> Path:
+    """The folder of the artefact, which is made if it is not there."""
+    name = ENGINES[engine].target
+    assert name is not None
+    row = TARGETS[name]
+    size = size or loaded.preprocessing.size
+    settings = Settings(precision=precision, size=size, dynamic=size is None and row.dynamic)
+    if precision == "int8":
+        raise UserError(
+            f"int8 needs pictures to find its ranges: espnetv2 export ... --to {name} "
+            "--precision int8 --calib DIR, and give the artefact instead of the weights"
+        )
+    digest = hashlib.sha256()
+    for key, value in sorted(_plain(loaded, settings).items()):
+        digest.update(f"{key}={value};".encode())
+    for key, tensor in sorted(loaded.network.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    place = cache_folder() / "engines" / f"{loaded.name}-{name}-{digest.hexdigest()[:16]}"
+    if not is_artefact(place):
+        export(loaded, name, place, settings)
+    return place
+
+
+def _plain(loaded: Loaded, settings: Settings) -> dict[str, Any]:
+    """What decides an artefact, beside the weights."""
+    packages = {name: version(name) for name in ("espnetv2", "torch")}
+    return {
+        "model": loaded.name,
+        "options": loaded.options,
+        "preprocessing": loaded.preprocessing.to_json(),
+        "precision": settings.precision,
+        "size": settings.size,
+        "dynamic": settings.dynamic,
+        **packages,
+    }

@@ -1,0 +1,58 @@
+"""The comparison of an artefact with its network."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from espnetv2.deploy.verify import compare, drawn_pictures, pictures_in
+from espnetv2.errors import UserError
+
+
+def test_the_largest_difference_is_relative_to_each_outputs_largest_value():
+    def truth(x):
+        return x, 100 * x
+
+    def found(x):
+        return x + np.array([[0.0, 0.01]]), 100 * x
+
+    inputs = [np.array([[1.0, 2.0]]), np.array([[4.0, -8.0]])]
+    seen = compare(truth, found, inputs)
+    assert seen.difference == pytest.approx(0.01 / 8)
+    assert (seen.agreement, seen.pictures) == (1.0, 2)
+
+
+def test_decisions_that_differ_are_counted():
+    inputs = [np.array([[1.0, 2.0]]), np.array([[3.0, 2.0]])]
+    seen = compare(lambda x: [x], lambda x: [x[:, ::-1]], inputs)
+    assert seen.agreement == 0.0
+    masks = compare(
+        lambda x: [x.astype(np.int64)],
+        lambda x: [x.astype(np.int64) // 2],
+        [np.array([0.0, 1.0, 2.0, 0.0])],
+        class_axis=None,
+    )
+    assert (masks.difference, masks.agreement) == (0.0, 0.5)
+
+
+def test_no_number_is_no_likeness():
+    seen = compare(lambda x: [x], lambda x: [x * np.nan], [np.ones((1, 2))])
+    assert seen.difference == np.inf
+
+
+def test_pictures_are_taken_evenly_from_a_folder(tmp_path):
+    for index in range(10):
+        Image.new("RGB", (4, 4), (index, 0, 0)).save(tmp_path / f"{index}.png")
+    (tmp_path / "notes.txt").write_text("no picture")
+    assert [p.getpixel((0, 0))[0] for p in pictures_in(tmp_path, limit=5)] == [0, 2, 4, 6, 8]
+    with pytest.raises(UserError, match="is not a folder"):
+        pictures_in(tmp_path / "none", limit=5)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no picture"):
+        pictures_in(tmp_path / "empty", limit=5)
+
+
+def test_drawn_pictures_are_the_same_every_time_and_all_different():
+    first, again = drawn_pictures(3, (40, 60)), drawn_pictures(3, (40, 60))
+    assert [p.size for p in first] == [(60, 40)] * 3
+    assert [p.tobytes() for p in first] == [p.tobytes() for p in again]
+    assert len({p.tobytes() for p in first}) == 3

@@ -1,0 +1,62 @@
+"""Engines take turns in processes of their own."""
+
+import time
+from functools import partial
+
+import numpy as np
+import pytest
+
+from espnetv2.errors import UserError
+from espnetv2.profiling.latency import Worker, begin_memory, take_turns
+
+
+class Sleeper:
+    def __init__(self, seconds, megabytes):
+        begin_memory()
+        self.seconds, self.said = seconds, {"precision": "fp32"}
+        self.held = np.ones(megabytes * 2**17)
+
+    def __call__(self):
+        time.sleep(self.seconds)
+
+
+def refuse():
+    raise UserError("no such engine")
+
+
+def crash():
+    raise ZeroDivisionError("oh")
+
+
+def open_two(*makers):
+    workers = [Worker(maker, threads=1) for maker in makers]
+    said = [worker.open() for worker in workers]
+    return workers, said
+
+
+def test_times_and_memory_are_each_processs_own():
+    workers, said = open_two(partial(Sleeper, 0.004, 1), partial(Sleeper, 0.016, 64))
+    try:
+        take_turns(workers, seconds=0.5, rounds=4)
+        fast, slow = (worker.timing() for worker in workers)
+    finally:
+        for worker in workers:
+            worker.close()
+    assert said == [{"precision": "fp32"}] * 2
+    assert 4 <= fast.ms_min <= fast.ms_median <= fast.ms_p95
+    assert slow.ms_min >= 16
+    assert fast.calls > slow.calls  # a turn is about as long for all
+    assert slow.peak_memory_bytes > 60e6
+    assert fast.peak_memory_bytes < 30e6
+
+
+@pytest.mark.parametrize(
+    ("maker", "words"), [(refuse, "no such engine"), (crash, "ZeroDivisionError: oh")]
+)
+def test_what_goes_wrong_in_the_process_is_said_here(maker, words):
+    worker = Worker(maker, threads=1)
+    try:
+        with pytest.raises(UserError, match=words):
+            worker.open()
+    finally:
+        worker.close()
