@@ -189,13 +189,13 @@ def _prepare(settings: LanguageSettings, out: Path, *, resume: bool) -> None:
     except OSError as error:
         raise UserError(f"cannot write {out} ({error.strerror}); choose another --out") from error
     path = out / "settings.json"
-    if not resume:
-        if path.is_file():
-            raise UserError(f"{out} holds a run already; add --resume, or choose another --out")
+    if not path.is_file():
+        if resume:
+            log.info("%s holds no checkpoint; starting from the beginning", out)
         write_whole(path, json.dumps(_plain(settings), indent=1) + "\n")
         return
-    if not path.is_file():
-        raise UserError(f"{out} holds no run to resume; leave --resume out to begin one")
+    if not resume:
+        raise UserError(f"{out} holds a run already; add --resume, or choose another --out")
     before, now = json.loads(path.read_text(encoding="utf-8")), _plain(settings)
     for name, value in now.items():
         if name not in ("epochs", "data") and before.get(name) != value:
