@@ -14,10 +14,11 @@ from espnetv2.deploy import targets
 from espnetv2.deploy.artefact import Port, read_artefact
 from espnetv2.deploy.conversion import Converted
 from espnetv2.deploy.engines import Engine, open_artefact
-from espnetv2.deploy.export import Settings, export
+from espnetv2.deploy.export import export
 from espnetv2.deploy.gate import Gate, Judge, parse_gate
 from espnetv2.deploy.lively import make_lively
 from espnetv2.deploy.opening import load_engine
+from espnetv2.deploy.subject import Settings
 from espnetv2.deploy.targets import EngineRow, Target
 from espnetv2.deploy.verify import drawn_pictures
 from espnetv2.errors import UserError

@@ -15,27 +15,27 @@ def test_the_largest_difference_is_relative_to_each_outputs_largest_value():
     def found(x):
         return x + np.array([[0.0, 0.01]]), 100 * x
 
-    inputs = [np.array([[1.0, 2.0]]), np.array([[4.0, -8.0]])]
+    inputs = [(np.array([[1.0, 2.0]]),), (np.array([[4.0, -8.0]]),)]
     seen = compare(truth, found, inputs)
     assert seen.difference == pytest.approx(0.01 / 8)
-    assert (seen.agreement, seen.pictures) == (1.0, 2)
+    assert (seen.agreement, seen.inputs) == (1.0, 2)
 
 
 def test_decisions_that_differ_are_counted():
-    inputs = [np.array([[1.0, 2.0]]), np.array([[3.0, 2.0]])]
+    inputs = [(np.array([[1.0, 2.0]]),), (np.array([[3.0, 2.0]]),)]
     seen = compare(lambda x: [x], lambda x: [x[:, ::-1]], inputs)
     assert seen.agreement == 0.0
     masks = compare(
         lambda x: [x.astype(np.int64)],
         lambda x: [x.astype(np.int64) // 2],
-        [np.array([0.0, 1.0, 2.0, 0.0])],
+        [(np.array([0.0, 1.0, 2.0, 0.0]),)],
         class_axis=None,
     )
     assert (masks.difference, masks.agreement) == (0.0, 0.5)
 
 
 def test_no_number_is_no_likeness():
-    seen = compare(lambda x: [x], lambda x: [x * np.nan], [np.ones((1, 2))])
+    seen = compare(lambda x: [x], lambda x: [x * np.nan], [(np.ones((1, 2)),)])
     assert seen.difference == np.inf
 
 

@@ -96,8 +96,9 @@ def export(
     names = [name.strip() for name in to.split(",") if name.strip()]
     passing = _gate(gate, gate_data, gate_dataset, gate_split, gate_limit)
 
-    from espnetv2.deploy.export import CALIBRATION_PICTURES, Settings
+    from espnetv2.deploy.export import CALIBRATION_PICTURES
     from espnetv2.deploy.export import export as export_one
+    from espnetv2.deploy.subject import Settings
     from espnetv2.deploy.targets import check_precision, converter
     from espnetv2.deploy.verify import pictures_in
     from espnetv2.weights.load import load_network

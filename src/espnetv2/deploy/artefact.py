@@ -47,7 +47,8 @@ class Artefact:
         palette: A colour per class, if any.
         preprocessing: Of the picture, as in weights files.
         options: What the network was built with.
-        precision: What the runtime computes in: "fp32", "fp16", "bf16", "int8".
+        precision: That was asked for: "fp32", "fp16", "bf16", "int8".
+        computes_in: What the engine here really computes in; None where none was asked.
         takes: "input" (preprocessed) or "pixels" (RGB, 0 to 255, only resized).
         gives: "raw" outputs of the network, or "decoded" ones (see `deploy.outputs`).
         inputs: In order.
@@ -84,6 +85,7 @@ class Artefact:
     float_layers: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     opset: int | None = None
+    computes_in: str | None = None
     difference: float | None = None
     agreement: float | None = None
     verified: str = "not compared"

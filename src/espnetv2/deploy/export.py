@@ -6,26 +6,19 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor, nn
 
 from espnetv2.data.preprocess import Preprocessing
 from espnetv2.deploy.artefact import Artefact, size_of, write_artefact
 from espnetv2.deploy.conversion import Converted, Job
 from espnetv2.deploy.engines import Engine, open_artefact
-from espnetv2.deploy.fold import fold
-from espnetv2.deploy.forms import Normalize
 from espnetv2.deploy.gate import Gate
-from espnetv2.deploy.outputs import DECODED_NAMES, NAMES, with_decoding
+from espnetv2.deploy.subject import Pictures, Settings, Words, check_words
 from espnetv2.deploy.targets import check_precision, converter, target
-from espnetv2.deploy.verify import Likeness, compare, drawn_pictures
 from espnetv2.errors import UserError
 from espnetv2.weights.load import Loaded
 
@@ -34,35 +27,6 @@ LARGEST_DIFFERENCE = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.3}
 """Relative; an artefact that differs more is broken and not written. int8 is for the gate."""
 
 log = logging.getLogger("espnetv2")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to export.
-
-    Attributes:
-        precision: To compute in; the target's first by default.
-        size: (height, width); the weights' own by default.
-        batch: Pictures of one call.
-        dynamic: Whether batch, height and width stay free.
-        takes: "input" or "pixels"; see `Artefact`.
-        gives: "raw" or "decoded"; see `Artefact`.
-        calibration: Pictures for int8.
-        pictures: To compare on; calibration's by default, drawn ones without.
-        gate: That the artefact must pass.
-        form: "deploy", or "plain" for the train form as it is, to compare with.
-    """
-
-    precision: str | None = None
-    size: tuple[int, int] | None = None
-    batch: int = 1
-    dynamic: bool = False
-    takes: Literal["input", "pixels"] = "input"
-    gives: Literal["raw", "decoded"] = "raw"
-    calibration: Sequence[Image.Image] = ()
-    pictures: Sequence[Image.Image] = ()
-    gate: Gate | None = None
-    form: str = "deploy"
 
 
 def export(loaded: Loaded, target_name: str, folder: Path, settings: Settings) -> Artefact:
@@ -103,13 +67,12 @@ class _Plan:
     def __init__(self, loaded: Loaded, target_name: str, settings: Settings, module: Any) -> None:
         self.loaded, self.name, self.settings, self.module = loaded, target_name, settings, module
         self.row = target(target_name)
-        spec = loaded.preprocessing
-        self.size = settings.size or spec.size or (256, 320)
-        self.spec = spec.resized(self.size)
+        subject = Words if loaded.task == "language" else Pictures
+        self.subject: Pictures | Words = subject(loaded, settings, self.row)
 
     def make(self, folder: Path) -> Artefact:
         """Convert until the gate is content."""
-        job = self._job(gives=self.settings.gives)
+        job = self.subject.job()
         artefact, engine = self._convert(job, folder)
         gate = self.settings.gate
         if gate is None or engine is None:
@@ -147,57 +110,16 @@ class _Plan:
         if self.settings.gives == "raw" and self.settings.takes == "input":
             return self._score(gate, engine)
         # protocols need raw outputs: a twin that differs in its first and last step alone
-        plain = self._job(gives="raw", takes="input")
+        plain = self.subject.job(gives="raw", takes="input")
         with tempfile.TemporaryDirectory() as place:
             twin = self._convert(replace(plain, float_layers=job.float_layers), Path(place))[1]
             return self._score(gate, twin)
 
     def _score(self, gate: Gate, network: Any) -> float:
-        spec = self.spec if not self.settings.dynamic else self.loaded.preprocessing
+        spec = Preprocessing.from_json(self.subject.preprocessing())
         return gate.score(
             network, task=self.loaded.task, preprocessing=spec, classes=self.loaded.classes
         )
-
-    def _job(self, *, gives: str, takes: str | None = None) -> Job:
-        takes = takes or self.settings.takes
-        names = NAMES if gives == "raw" else DECODED_NAMES
-        folded = self.loaded.network
-        if self.settings.form == "deploy":
-            folded = fold(folded, **self.row.fold)
-        example = self._prepare(drawn_pictures(1, self.size), takes)[0]
-        if self.settings.dynamic:  # a batch of one would be taken for a constant
-            example = np.concatenate([example, example])
-        return Job(
-            network=self._around(folded, gives=gives, takes=takes),
-            inputs=(torch.from_numpy(example),),
-            input_names=("image" if takes == "input" else "pixels",),
-            output_names=names[self.loaded.task],
-            dynamic=self.settings.dynamic,
-            precision=str(self.settings.precision),
-            calibration=self._prepare(self.settings.calibration, takes)
-            if self.settings.precision == "int8"
-            else (),
-        )
-
-    def _around(self, network: nn.Module, *, gives: str, takes: str) -> nn.Module:
-        """The network with normalisation before it and decoding behind it, as asked for."""
-        if takes == "pixels":
-            network = nn.Sequential(Normalize(self.spec), network)
-        if gives == "decoded":
-            size = None if self.settings.dynamic else self.size
-            network = with_decoding(
-                network, task=self.loaded.task, size=size, detector=self.loaded.network
-            )
-        return network.eval()
-
-    def _prepare(self, pictures: Sequence[Image.Image], takes: str) -> list[np.ndarray]:
-        """Inputs as the network takes them, each (batch, 3, H, W)."""
-        read: Callable[[Image.Image], Tensor] = self.spec
-        if takes == "pixels":
-            kind = self.row.pixels
-            read = lambda image: self.spec.pixels(image).to(getattr(torch, kind))  # noqa: E731
-        batch = self.settings.batch
-        return [np.repeat(read(one)[None].numpy(), batch, axis=0) for one in pictures]
 
     def _convert(self, job: Job, folder: Path) -> tuple[Artefact, Engine | None]:
         for old in folder.iterdir():
@@ -211,7 +133,7 @@ class _Plan:
             task=self.loaded.task,
             classes=self.loaded.classes,
             palette=self.loaded.palette,
-            preprocessing=self._stored_preprocessing(),
+            preprocessing=self.subject.preprocessing(),
             options=self.loaded.options,
             precision=job.precision,
             takes=self.settings.takes,
@@ -228,57 +150,29 @@ class _Plan:
         write_artefact(artefact)
         return artefact, None if self.row.engine is None else open_artefact(folder)
 
-    def _stored_preprocessing(self) -> dict[str, Any]:
-        spec: Preprocessing = self.loaded.preprocessing
-        return (spec if self.settings.dynamic else self.spec).to_json()
-
     def _compared(self, artefact: Artefact, engine: Engine | None) -> Artefact:
         if engine is None:
             return replace(artefact, verified=f"no {self.name} runtime on this machine")
-        given = self.settings.pictures or self.settings.calibration
-        pictures = given or drawn_pictures(4, self.size)
-        found = self._likeness(engine, pictures)
+        found = self.subject.likeness(engine)
         limit = LARGEST_DIFFERENCE.get(artefact.precision, float("inf"))
         if not found.difference <= limit:
             raise UserError(
                 f"{self.name} in {artefact.precision} differs from the network by "
                 f"{found.difference:.1e} of its largest output, more than {limit:g}; not written"
             )
-        kind = "pictures" if given else "drawn pictures"
         return replace(
             artefact,
-            precision=engine.precision,
+            computes_in=engine.precision,
             difference=found.difference,
             agreement=found.agreement,
-            verified=f"{found.pictures} {kind} in {engine.name}",
-        )
-
-    def _likeness(self, engine: Engine, pictures: Sequence[Image.Image]) -> Likeness:
-        settings, task = self.settings, self.loaded.task
-        truth = self._around(self.loaded.network, gives=settings.gives, takes=settings.takes)
-        boxes = settings.gives == "decoded" and task == "detection"
-
-        def reference(batch: np.ndarray) -> Sequence[np.ndarray]:
-            with torch.inference_mode():
-                outputs = truth(torch.from_numpy(batch))
-            parts = (outputs,) if isinstance(outputs, Tensor) else outputs
-            return [part.numpy() for part in parts[boxes:]]
-
-        def candidate(batch: np.ndarray) -> Sequence[np.ndarray]:
-            return engine.run_batch(batch)[boxes:]  # rows of equal scores may change places
-
-        decided = settings.gives == "decoded" and task != "classification"
-        axis = None if decided else (2 if task == "detection" else 1)
-        return compare(
-            reference, candidate, self._prepare(pictures, settings.takes), class_axis=axis
+            verified=f"{found.inputs} {self.subject.seen} in {engine.name}",
         )
 
 
 def _check(loaded: Loaded, name: str, precision: str, settings: Settings) -> None:
     if loaded.task == "language":
-        raise UserError(
-            f"{loaded.name}: language models are not exported yet; choose a network for pictures"
-        )
+        check_words(loaded, precision, settings)
+        return
     if settings.dynamic and not target(name).dynamic:
         raise UserError(f"{name} takes fixed sizes only; give --size HxW instead of --dynamic")
     if settings.size is None and loaded.preprocessing.size is None and not settings.dynamic:

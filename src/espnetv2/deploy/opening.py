@@ -14,8 +14,9 @@ from torch import nn
 from espnetv2.data.preprocess import Preprocessing
 from espnetv2.deploy.artefact import Artefact, is_artefact, read_artefact
 from espnetv2.deploy.engines import Engine, open_artefact
-from espnetv2.deploy.export import Settings, export
+from espnetv2.deploy.export import export
 from espnetv2.deploy.fold import fold
+from espnetv2.deploy.subject import Settings
 from espnetv2.deploy.targets import ENGINES, TARGETS, engine_kind
 from espnetv2.errors import UserError
 from espnetv2.models.catalog import Task

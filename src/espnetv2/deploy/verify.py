@@ -23,24 +23,25 @@ class Likeness:
         difference: Largest absolute difference of any output, relative to that output's largest
             absolute value over all pictures.
         agreement: Share of equal arg-max decisions: of pictures, pixels or priors.
-        pictures: That were compared.
+        inputs: That were compared.
     """
 
     difference: float
     agreement: float
-    pictures: int
+    inputs: int
 
 
 def compare(
-    reference: Callable[[np.ndarray], Sequence[np.ndarray]],
-    candidate: Callable[[np.ndarray], Sequence[np.ndarray]],
-    inputs: Sequence[np.ndarray],
+    reference: Callable[..., Sequence[np.ndarray]],
+    candidate: Callable[..., Sequence[np.ndarray]],
+    inputs: Sequence[tuple[np.ndarray, ...]],
     *,
     class_axis: int | None = 1,
 ) -> Likeness:
     """Run both on every input; both give the same outputs in the same order.
 
     Args:
+        inputs: Arguments of each call.
         class_axis: Of the first output, over which decisions are made; None if the last output
             holds decisions, which are whole numbers.
     """
@@ -48,7 +49,7 @@ def compare(
     apart: list[float] = []
     equal = total = 0
     for one in inputs:
-        pairs = list(zip(reference(one), candidate(one), strict=True))
+        pairs = list(zip(reference(*one), candidate(*one), strict=True))
         largest = largest or [0.0] * len(pairs)
         apart = apart or [0.0] * len(pairs)
         for place, (truth, found) in enumerate(pairs):

@@ -17,10 +17,11 @@ import torch
 from espnetv2.data.preprocess import CONVENTIONS
 from espnetv2.deploy.artefact import read_artefact
 from espnetv2.deploy.engines import Engine, open_artefact
-from espnetv2.deploy.export import Settings, export
+from espnetv2.deploy.export import export
 from espnetv2.deploy.fold import fold
 from espnetv2.deploy.gate import Judge
 from espnetv2.deploy.lively import make_lively
+from espnetv2.deploy.subject import Settings
 from espnetv2.deploy.targets import ENGINES, check_precision, engine_kind
 from espnetv2.deploy.verify import compare, drawn_pictures
 from espnetv2.errors import UserError
@@ -200,7 +201,7 @@ def _difference(case: Case) -> float:
     truth = engine_kind("torch")(loaded.network, threads=case.threads)
     axis = 2 if loaded.task == "detection" else 1
     found = _engine(case, None, loaded)
-    return compare(truth.run, found.run, [batch], class_axis=axis).difference
+    return compare(truth.run, found.run, [(batch,)], class_axis=axis).difference
 
 
 class _Call:
