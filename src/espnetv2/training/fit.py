@@ -66,15 +66,23 @@ def train(recipe: Recipe, run: Run) -> dict[str, Any]:
         if number > 1:
             before = run.out / f"stage{number - 1}" / "model.safetensors"
             stage = stage.model_copy(update={"weights": str(before)})
-        if run.resume and (folder / "summary.json").is_file():
-            summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        done = _finished(folder, stage) if run.resume else None
+        if done is not None:
             log.info("%s is finished already", folder)
-            continue
-        summary = _train_stage(stage, run, folder)
+        summary = done or _train_stage(stage, run, folder)
     if len(stages) > 1:
         for name in ("model.safetensors", "summary.json"):
             shutil.copy(folder / name, run.out / name)
     return summary
+
+
+def _finished(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
+    """The summary of a stage that has run for as long as the recipe asks."""
+    file = folder / "summary.json"
+    if not file.is_file():
+        return None
+    summary: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return summary if summary["epochs"] >= recipe.epochs else None
 
 
 def _check_stages(stages: Sequence[Recipe]) -> None:
@@ -179,11 +187,11 @@ def _train_stage(recipe: Recipe, run: Run, folder: Path) -> dict[str, Any]:
     summary = summarize(recipe, run.command, data, history, task, network, seconds, commit)
     if trainer.is_global_zero:
         keep_best(folder, module, recipe, data, options, summary)
-        write_whole(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
         network = network.to(trainer.strategy.root_device)  # Lightning has left it on the CPU
         write_report(folder, network, task, data, recipe, history.rows, limit=run.limit)
         if run.tensorboard:
             add_report(folder, epoch=trainer.current_epoch)
+        write_whole(folder / "summary.json", json.dumps(summary, indent=1) + "\n")  # last: done
     return summary
 
 
