@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from deploy.lively import lively, parts
 from espnetv2.data.preprocess import CONVENTIONS
 from espnetv2.deploy.fold import fold
 from espnetv2.deploy.forms import Affine, TwoSlopes, WindowMeans
@@ -27,29 +28,6 @@ NAMES = [
     "eru_lm_7m",
 ]
 FORMS = [{}, {"activation": "relu"}, {"activation": "relu", "dense_below": 16}]
-
-
-def lively(network, *, seed=0):
-    """Norms and slopes as training leaves them: distinct, negative, above one."""
-    chance = torch.Generator().manual_seed(seed)
-    for module in network.modules():
-        if isinstance(module, _BatchNorm):
-            count = module.num_features
-            module.weight.data = 0.3 + 1.5 * torch.rand(count, generator=chance)
-            module.weight.data[torch.rand(count, generator=chance) < 0.2] *= -1
-            module.bias.data = 0.3 * torch.randn(count, generator=chance)
-            module.running_mean = 0.3 * torch.randn(count, generator=chance)
-            module.running_var = 0.5 + torch.rand(count, generator=chance)
-        elif isinstance(module, nn.PReLU):
-            module.weight.data = 0.8 * torch.randn(module.num_parameters, generator=chance)
-    return network.eval()
-
-
-def parts(outputs):
-    """Every tensor of a network's answer."""
-    if isinstance(outputs, torch.Tensor):
-        return [outputs]
-    return [tensor for part in outputs for tensor in parts(part)]
 
 
 def assert_equal_outputs(network, folded, x, bound=1e-5):

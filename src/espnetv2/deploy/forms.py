@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from espnetv2.data.preprocess import Preprocessing
 from espnetv2.layers.eru import TAPS, EESP1d, GroupedLinear
 from espnetv2.layers.pyramid_pool import SMALLEST_VIEW
+from espnetv2.layers.traced import known
 
 Activation = Literal["prelu", "relu"]
 """How a slope is written: as one PReLU, or as a ReLU and the input, weighed and added."""
@@ -111,15 +112,15 @@ class WindowMeans(nn.Module):
 
     def _means(self, x: Tensor, axis: int, count: int) -> Tensor:
         length = x.shape[axis]
-        known = isinstance(length, int) and isinstance(count, int)
-        if known and length % count == 0:
+        sizes_known = known(length, count)
+        if sizes_known and length % count == 0:
             step = length // count
             kernel = (step, 1) if axis == 2 else (1, step)
             return F.avg_pool2d(x, kernel, kernel) if step > 1 else x
         place = torch.arange(count, device=x.device)
         start = place * length // count
         stop = ((place + 1) * length + count - 1) // count
-        longest = int((stop - start).max()) if known else self.longest
+        longest = _longest_window(length, count) if sizes_known else self.longest
         shape = (-1, 1) if axis == 2 else (-1,)
         total = torch.zeros((), dtype=x.dtype, device=x.device)
         for step in range(longest):
@@ -172,6 +173,12 @@ class WordEESP(nn.Module):
         groups, copies = linear.groups, linear.copies
         columns = scale.view(copies, groups, -1).transpose(0, 1).flatten(1)  # (g, copies own)
         linear.weight.mul_(columns[:, None, :])
+
+
+def _longest_window(length: int, count: int) -> int:
+    # a window touches one element more than it is long, or two where its ends fall between
+    rest = length % count
+    return length // count + (2 if count % rest else 1)
 
 
 def scale_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:

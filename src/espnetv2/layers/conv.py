@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from espnetv2.layers.traced import known, surely_equal
+
 
 class ConvNormAct(nn.Module):
     """Convolution without bias, batch norm and, unless `activate` is off, a PReLU per channel.
@@ -97,9 +99,21 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
 
     Shape: (B, C, H, W) -> (B, C, *size)
     """
-    if tuple(x.shape[-2:]) == tuple(size):
+    if surely_equal(tuple(x.shape[-2:]), tuple(size)):
         return x
     return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+
+
+def crop(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cut the right and the bottom off.
+
+    Shape: (B, C, H, W) -> (B, C, *size), not larger
+    """
+    height, width = size
+    if known(height, width):
+        return x[..., :height, :width]
+    # a tracer must show that a slice lies inside, and cannot do so for sides rounded up and down
+    return F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))
 
 
 def init_he(module: nn.Module) -> None:

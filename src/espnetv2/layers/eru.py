@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from espnetv2.errors import UserError
-from espnetv2.layers.recurrence import recur
+from espnetv2.layers.recurrence import recur, scan_steps
+from espnetv2.layers.traced import known
 
 TAPS = 3
 """Kernel size of the depth-wise convolutions, as in the 2-D unit."""
@@ -97,15 +98,21 @@ class ERU(nn.Module):
             weight = self.recurrence.weight[0]
             states, hidden, cell = recur(steps, weight, hidden, cell)
             return states, ERUState(hidden, cell, context)
+        if not known(steps.shape[0]):  # in a traced graph for any number of words
+            states, hidden, cell = scan_steps(self._step, steps, hidden, cell)
+            return states, ERUState(hidden, cell, context)
         outputs = []
         for step in steps.unbind(0):  # (B, 4 width)
-            gates = step + self.recurrence(hidden)
-            switches, candidate = gates.split([3 * self.width, self.width], dim=1)
-            enter, forget, leave = switches.sigmoid().chunk(3, dim=1)
-            cell = forget * cell + enter * candidate.tanh()
-            hidden = leave * cell.tanh()
+            hidden, cell = self._step(step, hidden, cell)
             outputs.append(hidden)
         return torch.stack(outputs), ERUState(hidden, cell, context)
+
+    def _step(self, step: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        gates = step + self.recurrence(hidden)
+        switches, candidate = gates.split([3 * self.width, self.width], dim=1)
+        enter, forget, leave = switches.sigmoid().chunk(3, dim=1)
+        cell = forget * cell + enter * candidate.tanh()
+        return leave * cell.tanh(), cell
 
     def initial_state(self, batch: int) -> ERUState:
         """Zeros, on the layer's device and in its precision."""
@@ -237,8 +244,8 @@ class GroupedLinear(nn.Module):
         """See the class."""
         if self.groups == 1:
             return x @ self.weight[0]
-        grouped = x.view(len(x), self.groups, -1).transpose(0, 1)  # (g, N, in/g)
-        out = torch.bmm(grouped, self.weight).view(self.groups, len(x), self.copies, -1)
+        grouped = x.view(x.shape[0], self.groups, -1).transpose(0, 1)  # (g, N, in/g)
+        out = torch.bmm(grouped, self.weight).view(self.groups, x.shape[0], self.copies, -1)
         return out.permute(1, 2, 0, 3).flatten(1)  # (N, copies g out/g)
 
 

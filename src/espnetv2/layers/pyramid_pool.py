@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from fractions import Fraction
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +53,7 @@ class PyramidPool(nn.Module):
     ) -> None:
         super().__init__()
         self.scales = tuple(scales)
+        self.ratios = tuple(_ratio(scale) for scale in scales)
         self.reduce = ConvNormAct(in_channels, width)
         self.pool = AdaptivePool()
         self.branches = nn.ModuleList(conv(width, width, 3, groups=width) for _ in self.scales)
@@ -65,21 +66,22 @@ class PyramidPool(nn.Module):
         """See the class."""
         x = self.reduce(x)  # (B, P, H, W)
         views = [
-            self._view(x, branch, scale)
-            for branch, scale in zip(self.branches, self.scales, strict=True)
+            self._view(x, branch, ratio)
+            for branch, ratio in zip(self.branches, self.ratios, strict=True)
         ]
         fused = channel_shuffle(self.fuse(torch.cat(views, dim=1)), groups=len(views))
         out: Tensor = self.out(self.project(self.mix(fused)))
         return out
 
-    def _view(self, x: Tensor, branch: nn.Module, scale: float) -> Tensor:
+    def _view(self, x: Tensor, branch: nn.Module, ratio: tuple[int, int]) -> Tensor:
         """One branch at its own size, brought back to the size of x."""
         height, width = x.shape[-2:]
-        size = (_scaled(height, scale), _scaled(width, scale))
+        numerator, denominator = ratio
+        size = (_scaled(height, *ratio), _scaled(width, *ratio))
         view: Tensor
-        if scale > 1:
+        if numerator > denominator:
             view = self.pool(branch(resize(x, size)), (height, width))
-        elif scale < 1:
+        elif numerator < denominator:
             view = resize(branch(self.pool(x, size)), (height, width))
         else:
             view = branch(x)
@@ -113,5 +115,12 @@ class PoolingPyramid(nn.Module):
         return out
 
 
-def _scaled(side: int, scale: float) -> int:
-    return max(SMALLEST_VIEW, math.ceil(side * scale))  # D7
+def _ratio(scale: float) -> tuple[int, int]:
+    # whole numbers, since engines compute sizes that are not known in float32
+    return Fraction(scale).limit_denominator(1000).as_integer_ratio()
+
+
+def _scaled(side: int, numerator: int, denominator: int) -> int:
+    rounded_up = (side * numerator + denominator - 1) // denominator
+    # Python's own maximum would tie a traced graph to one of the two; D7
+    return torch.sym_max(SMALLEST_VIEW, rounded_up)  # type: ignore[return-value]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -59,6 +60,31 @@ def by_torch(
         x, state, [identity, weight.t().contiguous()], False, 1, 0.0, True, False, False
     )
     return outputs, hidden[0], cell[0]
+
+
+def scan_steps(
+    step: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
+    x: Tensor,
+    hidden: Tensor,
+    cell: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run a cell over the words as one loop in a traced graph, for any number of them.
+
+    A Python loop is unrolled by the tracer and so fixes the number.
+
+    Shape: (T, B, 4 H), (B, H), (B, H) -> outputs (T, B, H), last h, last c (B, H)
+
+    Args:
+        step: (B, 4 H), h, c -> h, c.
+    """
+    from torch._higher_order_ops import scan  # takes long to import, only tracers need it
+
+    def advance(state: tuple[Tensor, Tensor], word: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        after, memory = step(word, *state)
+        return (after, memory), after.clone()  # what is carried must be nobody else's
+
+    (hidden, cell), outputs = scan(advance, (hidden, cell), x)
+    return outputs, hidden, cell
 
 
 class _Recurrence(torch.autograd.Function):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from espnetv2.layers.conv import resize
+from espnetv2.layers.conv import crop, resize
 
 
 class AnySize(nn.Module):
@@ -34,7 +34,10 @@ class AnySize(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """See the class."""
         height, width = image.shape[-2:]
-        padded = F.pad(image, (0, -width % self.multiple, 0, -height % self.multiple))
+        # written so that a tracer sees the padded sides as multiples
+        bottom = -(-height // self.multiple) * self.multiple - height
+        right = -(-width // self.multiple) * self.multiple - width
+        padded = F.pad(image, (0, right, 0, bottom))
         out = self.network(padded)
         logits: Tensor = out["out"] if isinstance(out, dict) else out
-        return resize(logits, (padded.shape[-2], padded.shape[-1]))[..., :height, :width]
+        return crop(resize(logits, (padded.shape[-2], padded.shape[-1])), (height, width))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from espnetv2.errors import UserError
-from espnetv2.layers.conv import ConvNormAct, NormAct, conv, halve, init_he
+from espnetv2.layers.conv import ConvNormAct, NormAct, conv, crop, halve, init_he
 from espnetv2.layers.esp import EPS, ESP
 
 Skip = Literal["stem", "stem+image"]
@@ -171,7 +171,7 @@ def _double(channels: int) -> nn.ConvTranspose2d:
 
 def _crop(maps: Tensor, like: Tensor) -> Tensor:
     """Cut the right and the bottom to the size of `like`; a doubled odd half is one too large."""
-    return maps[..., : like.shape[-2], : like.shape[-1]]  # D16
+    return crop(maps, (like.shape[-2], like.shape[-1]))  # D16
 
 
 def _init(module: nn.Module) -> None:

@@ -182,5 +182,6 @@ def _whole_picture(in_channels: int, out_channels: int) -> nn.Sequential:
 
 def _by_place(x: Tensor) -> Tensor:
     """(B, A V, H, W) -> (B, H W A, V)."""
-    batch, channels, height, width = x.shape
-    return x.permute(0, 2, 3, 1).reshape(batch, height * width * ANCHORS, channels // ANCHORS)
+    # one step at a time, since a tracer cannot divide the product of unknown sides
+    x = x.permute(0, 2, 3, 1)
+    return x.view(*x.shape[:3], ANCHORS, x.shape[3] // ANCHORS).flatten(1, 3)
