@@ -41,7 +41,7 @@ def with_decoding(
     | classification | probabilities (B, classes): softmax                                    |
     | segmentation   | mask (B, H, W) uint8, at the input's size: arg-max                     |
     | detection      | boxes (B, K, 4) corners as shares of the picture, scores (B, K),       |
-    |                | labels (B, K) int64 from 0; best first, score 0 where there is no more |
+    |                | labels (B, K) int64 from 0; best first, zeros where there is no more   |
 
     Args:
         size: (height, width) of the input; a detector's must be known.
@@ -131,7 +131,9 @@ class Boxes(nn.Module):
         best = min(self.max_detections, classes * number)
         scores, places = (scores * kept).flatten(1).topk(best, dim=-1)
         chosen = boxes.flatten(1, 2).gather(1, places[..., None].expand(-1, -1, 4))
-        return chosen.clamp(0, 1), scores, places // number
+        real = scores > 0  # rows that fill up are zeros, not whatever came next
+        boxes = chosen.clamp(0, 1) * real[..., None].to(chosen.dtype)
+        return boxes, scores, places // number * real.to(places.dtype)
 
     def _apart(self, boxes: Tensor) -> Tensor:
         """1 for what greedy suppression keeps. Shape: (B, classes, n, 4) -> (B, classes, n)."""
