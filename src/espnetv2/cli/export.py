@@ -104,9 +104,9 @@ def export(
     from espnetv2.weights.load import load_network
 
     for name in names:  # all that can be wrong is said before the first one takes minutes
-        converter(name)
         if precision is not None:
             check_precision(name, precision.value)
+        converter(name)
     settings = Settings(
         precision=None if precision is None else precision.value,
         size=shape,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,6 +28,7 @@ class Job:
         precision: To compute in.
         calibration: For int8: inputs as the network takes them, each (1, 3, H, W).
         float_layers: That int8 leaves in float.
+        notes: Short texts, by name, for formats that have room for them.
     """
 
     network: nn.Module
@@ -38,6 +39,7 @@ class Job:
     precision: str = "fp32"
     calibration: Sequence[np.ndarray] = ()
     float_layers: tuple[str, ...] = ()
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -39,9 +39,9 @@ def export(loaded: Loaded, target_name: str, folder: Path, settings: Settings) -
             artefact differs from the network, or the gate refuses it.
     """
     start = time.perf_counter()
-    row, module = target(target_name), converter(target_name)
-    precision = settings.precision or row.precisions[0]
+    precision = settings.precision or target(target_name).precisions[0]
     check_precision(target_name, precision)
+    module = converter(target_name)
     _check(loaded, target_name, precision, settings)
     plan = _Plan(loaded, target_name, replace(settings, precision=precision), module)
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -69,6 +69,7 @@ def network_of(model: str) -> Loaded:
         loaded = load_network(model)
     else:
         row = entry(model)
+        _no_language(model, row.task)
         torch.manual_seed(0)
         classes = row.num_classes - (row.task == "detection")
         loaded = Loaded(
@@ -80,9 +81,13 @@ def network_of(model: str) -> Loaded:
             preprocessing=CONVENTIONS["imagenet"].resized(row.input_size),
             source=RANDOM,
         )
-    if loaded.task == "language":
-        raise UserError(f"{model}: language models are not benchmarked; choose one for pictures")
+    _no_language(model, loaded.task)
     return loaded
+
+
+def _no_language(model: str, task: str) -> None:
+    if task == "language":
+        raise UserError(f"{model}: language models are not benchmarked; choose one for pictures")
 
 
 def benchmark(

@@ -1,0 +1,223 @@
+"""OpenVINO: an IR of two files for Intel's and other CPUs, and Intel's GPUs and NPUs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+import torch
+from openvino import opset13 as ops
+from openvino.frontend.pytorch import ConversionExtension
+from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
+from torch import nn
+from torch.export import Dim, ExportedProgram
+
+from espnetv2.deploy.artefact import Port, Side
+from espnetv2.deploy.conversion import Converted, Job
+from espnetv2.deploy.forms_onnx import for_onnx
+from espnetv2.deploy.language_step import batch_axis
+from espnetv2.deploy.sensitivity import worst_first
+from espnetv2.errors import UserError
+
+FILES = ("model.xml", "model.bin")
+_NOISY = ("root", "nncf")
+_NARROW = 16  # channels; fewer do not fill a register
+_PICTURE = ("batch", "channels", "height", "width")
+_KINDS = (
+    "Convolution",
+    "GroupConvolution",
+    "ConvolutionBackpropData",
+    "GroupConvolutionBackpropData",
+    "MatMul",
+)
+
+
+def convert(job: Job, folder: Path) -> Converted:
+    """Write `model.xml` and `model.bin`; see `conversion.Job`.
+
+    bf16 is stored in float32: the engine computes in it where the processor can.
+    """
+    packages = ["openvino"]
+    with silence():
+        model = to_model(job)
+        if job.precision == "int8":
+            model = _quantised(model, job)
+            packages.append("nncf")
+        path = folder / FILES[0]
+        openvino.save_model(model, path, compress_to_fp16=job.precision == "fp16")
+    return Converted(
+        files=FILES,
+        inputs=_ports(job.input_names, model.inputs, known=_PICTURE),
+        outputs=_ports(job.output_names, model.outputs, known=_PICTURE[:1]),
+        versions={name: version(name) for name in packages},
+    )
+
+
+def rank_layers(job: Job, folder: Path) -> list[str]:
+    """Layers that int8 hurts most, worst first; see `conversion.Job`."""
+    return worst_first(_form(job), job.calibration)
+
+
+def to_model(job: Job) -> openvino.Model:
+    """The graph of a job in float32; its layers are named after the network's modules."""
+    decoder = TorchFXPythonDecoder.from_exported_program(_trace(_form(job), job))
+    shapes = None if job.dynamic else [list(one.shape) for one in job.inputs]
+    # a tracer's maximum of two sizes is no operator of torch, so the frontend has no rule for it
+    larger = ConversionExtension(str(torch.sym_max), _larger)
+    model = openvino.convert_model(decoder, input=shapes, extension=[larger])
+    for ports, names in ((model.inputs, job.input_names), (model.outputs, job.output_names)):
+        for port, name in zip(ports, names, strict=True):
+            port.get_tensor().set_names({name})
+    _name_layers(model, decoder)
+    _pools_as_convolutions(model)
+    model.validate_nodes_and_infer_types()
+    return model
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Nothing of what OpenVINO and NNCF print, log or warn of: their notes are for their makers."""
+    loggers = [logging.getLogger(name) for name in _NOISY]
+    before = [logger.level for logger in loggers]
+    text = io.StringIO()
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(text),
+        contextlib.redirect_stderr(text),
+    ):
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, before, strict=True):
+                logger.setLevel(level)
+
+
+def _form(job: Job) -> nn.Module:
+    """What is fast in ONNX Runtime is fast here too; half is for storage alone."""
+    precision = "bf16" if job.precision == "fp16" else job.precision
+    return for_onnx(job.network, job.inputs, precision=precision).eval()
+
+
+def _trace(network: nn.Module, job: Job) -> ExportedProgram:
+    free = None
+    if job.dynamic:
+        free = tuple(
+            dict.fromkeys((0, 2, 3) if one.dim() == 4 else (batch_axis(name),), Dim.AUTO)
+            for name, one in zip(job.input_names, job.inputs, strict=True)
+        )
+    with torch.inference_mode():
+        shapes = None if free is None else (free,)
+        program = torch.export.export(_Flat(network).eval(), job.inputs, dynamic_shapes=shapes)
+    sizes = [node.meta["val"].shape for node in program.graph.nodes if node.op == "placeholder"]
+    for own, shape in zip(free or (), sizes[-len(job.inputs) :], strict=False):
+        if any(isinstance(shape[axis], int) for axis in own):
+            raise UserError("this network cannot be traced with free sizes; give --size HxW")
+    return program
+
+
+class _Flat(nn.Module):
+    """Takes any number of inputs, so that free sides are stated in one way for all networks."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: torch.Tensor) -> Any:
+        return self.network(*inputs)
+
+
+def _larger(node: Any) -> Any:
+    return ops.maximum(node.get_input(0), node.get_input(1)).outputs()
+
+
+def _name_layers(model: openvino.Model, decoder: Any) -> None:
+    """Call convolutions and linear maps by their modules, for `float_layers` and for readers."""
+    modules = {}
+    for node in decoder.pt_module.graph.nodes:
+        stack = list((node.meta.get("nn_module_stack") or {"": ("", None)}).values())
+        modules[node.name] = stack[-1][0].removeprefix("network").removeprefix(".")
+    taken = set()
+    for operation in model.get_ordered_ops():
+        if operation.get_type_name() in _KINDS:
+            name = modules.get(operation.get_friendly_name().split("/")[0])
+            if name and name not in taken:
+                operation.set_friendly_name(name)
+                taken.add(name)
+
+
+def _pools_as_convolutions(model: openvino.Model) -> None:
+    """Write average pools of the picture as convolutions, in place.
+
+    OpenVINO pools blocks of channels, so three channels cost as much as sixteen and the picture
+    changes its layout twice; its convolutions take pictures as they are.
+    """
+    for pool in model.get_ordered_ops():
+        if pool.get_type_name() != "AvgPool":
+            continue
+        channels, options = pool.input(0).get_partial_shape()[1], pool.get_attributes()
+        plain = not options["exclude-pad"] and options["rounding_type"] == "floor"
+        if not plain or channels.is_dynamic or channels.get_length() >= _NARROW:
+            continue
+        rows, columns = options["kernel"]
+        one = np.eye(channels.get_length(), dtype=np.float32) / (rows * columns)
+        weight = np.repeat(np.repeat(one[:, :, None, None], rows, axis=2), columns, axis=3)
+        made = ops.convolution(
+            pool.input_value(0),
+            ops.constant(weight),
+            strides=options["strides"],
+            pads_begin=options["pads_begin"],
+            pads_end=options["pads_end"],
+            dilations=[1, 1],
+            name=pool.get_friendly_name(),
+        )
+        pool.output(0).replace(made.output(0))
+
+
+def _quantised(model: openvino.Model, job: Job) -> openvino.Model:
+    """Weights per output channel, activations per tensor; biases corrected."""
+    import nncf
+
+    left = [
+        operation.get_friendly_name()
+        for operation in model.get_ops()
+        if _is_one_of(operation.get_friendly_name(), job.float_layers)
+    ]
+    return nncf.quantize(
+        model,
+        nncf.Dataset(list(job.calibration)),
+        subset_size=len(job.calibration),
+        preset=nncf.QuantizationPreset.MIXED,
+        ignored_scope=nncf.IgnoredScope(names=left),
+    )
+
+
+def _is_one_of(layer: str, layers: tuple[str, ...]) -> bool:
+    """Whether a layer is named, by its path in this network or in one around or inside of it."""
+    return any(
+        f".{layer}".endswith(f".{one}") or f".{one}".endswith(f".{layer}") for one in layers
+    )
+
+
+def _ports(names: Sequence[str], ports: Any, *, known: Sequence[str]) -> tuple[Port, ...]:
+    """The graph's, in order; `known` are the names of free sides, beyond which they are "any"."""
+    found = []
+    for name, port in zip(names, ports, strict=True):
+        shape = port.get_partial_shape()
+        own = known if len(shape) == len(_PICTURE) or not batch_axis(name) else ("any", "batch")
+        sides: list[Side] = [
+            side.get_length() if side.is_static else (*own, *["any"] * len(shape))[axis]
+            for axis, side in enumerate(shape)
+        ]
+        found.append(Port(name, tuple(sides), port.get_element_type().to_dtype().name))
+    return tuple(found)

@@ -1,0 +1,152 @@
+"""`espnetv2 export` and `espnetv2 benchmark` as they are typed."""
+
+import json
+import sys
+
+import pytest
+from PIL import Image
+
+from espnetv2.cli import app
+from espnetv2.deploy.verify import drawn_pictures
+
+MODEL = "espnetv2_s0_5.imagenette"
+
+
+@pytest.fixture
+def typed(monkeypatch, capsys):
+    """Runs a command in this process; gives the exit code and what it wrote."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["espnetv2", *map(str, words)])
+        try:
+            app.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    for index, picture in enumerate(drawn_pictures(4, (150, 200))):
+        (tmp_path / "pictures").mkdir(exist_ok=True)
+        picture.save(tmp_path / "pictures" / f"{index}.png")
+    return tmp_path / "pictures"
+
+
+def test_an_artefact_is_made_and_looks_at_pictures(typed, tmp_path, pictures):
+    pytest.importorskip("onnxruntime")
+    out = tmp_path / "exported"
+    code, said, _ = typed(
+        *("export", MODEL, "--to", "onnx", "--size", "64x96", "--out", out),
+        *("--pictures", pictures, "--json"),
+    )
+    assert code == 0
+    (made,) = json.loads(said)["artefacts"]
+    assert made["verified"] == "4 pictures in onnxruntime"
+    assert made["difference"] < 1e-4
+    assert made["inputs"] == [{"name": "image", "shape": [1, 3, 64, 96], "dtype": "float32"}]
+    code, said, _ = typed("predict", out / "onnx", pictures, "--out", tmp_path / "seen", "--json")
+    assert code == 0
+    plain = typed("predict", MODEL, pictures, "--size", "64x96", "--out", tmp_path / "p", "--json")
+    for ours, torchs in zip(
+        json.loads(said)["results"], json.loads(plain[1])["results"], strict=True
+    ):
+        assert [one["label"] for one in ours["top"]] == [one["label"] for one in torchs["top"]]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--to", "onxx"), "onnx"),
+        (("--to", "coreml", "--precision", "bf16"), "coreml is not exported in bf16; choose from"),
+        (("--to", "onnx", "--size", "64by96"), "is not HEIGHTxWIDTH"),
+        (("--to", "onnx", "--dynamic", "--batch", "4"), "leave --batch out"),
+        (("--to", "onnx", "--precision", "int8"), "give --calib DIR"),
+        (("--to", "onnx", "--precision", "int8", "--calib", "none"), "none is not a folder"),
+        (("--to", "onnx", "--gate", "top1"), "--gate needs --gate-data DIR and --gate-dataset"),
+        (("--to", "onnx", "--gate-data", "x"), "need --gate METRIC=POINTS"),
+        (
+            ("--to", "onnx", "--gate", "top1", "--gate-data", "x", "--gate-dataset", "imagefolder"),
+            "expected METRIC=POINTS",
+        ),
+        (
+            ("--to", "onnx", "--gate", "top1=1", "--gate-data", "x", "--gate-dataset", "imagnet"),
+            "imagefolder",
+        ),
+        (
+            ("--to", "onnx", "--gate", "miou=1", "--gate-data", "x", "--gate-dataset", "camvid"),
+            "camvid is for segmentation, but the network does classification",
+        ),
+    ],
+)
+def test_mistakes_are_one_line_and_write_nothing(typed, tmp_path, words, message):
+    code, _, err = typed("export", MODEL, "--out", tmp_path / "exported", *words)
+    assert code == 2
+    assert err.startswith("error: ")
+    assert len(err.splitlines()) == 1
+    assert message in err
+    assert not list(tmp_path.glob("exported/*"))
+
+
+def test_a_damaged_artefact_is_one_line(typed, tmp_path):
+    pytest.importorskip("onnxruntime")
+    picture = tmp_path / "picture.png"
+    Image.new("RGB", (64, 64)).save(picture)
+    typed("export", MODEL, "--to", "onnx", "--size", "64", "--out", tmp_path)
+    file = tmp_path / "onnx" / "model.onnx"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:1000])
+    code, _, err = typed("predict", tmp_path / "onnx", picture, "--out", tmp_path / "seen")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "the files have 1000 bytes, but export.json says" in err
+    file.write_bytes(b"x" * len(whole))
+    code, _, err = typed("predict", tmp_path / "onnx", picture, "--out", tmp_path / "seen")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "ONNX Runtime cannot read it" in err
+
+
+def test_rows_are_measured_side_by_side(typed, tmp_path):
+    out = tmp_path / "measured"
+    code, said, _ = typed(
+        *("benchmark", MODEL, "--form", "both", "--size", "64x64", "--seconds", "0.2"),
+        *("--batch", "2", "--energy", "--out", out, "--json"),
+    )
+    assert code == 0
+    document = json.loads(said)
+    assert document == json.loads((out / "benchmark.json").read_text())
+    plain, deploy = document["rows"]
+    assert (plain["form"], deploy["form"]) == ("plain", "deploy")
+    for row in (plain, deploy):
+        assert 0 < row["ms_min"] <= row["ms_median"] <= row["ms_p95"]
+        assert row["images_per_second"] == pytest.approx(2000 / row["ms_median"], rel=0.01)
+        assert (row["batch"], row["threads"], row["size"]) == (2, 1, [64, 64])
+        assert row["bytes"] > 900_000
+        energy = row["millijoules_per_image"]
+        assert isinstance(energy, float) or energy.startswith("not available")
+    assert plain["difference"] == 0
+    assert 0 < deploy["difference"] < 1e-5
+    table = (out / "benchmark.md").read_text()
+    assert table.count("\n| " + MODEL) == 2
+    assert document["machine"]["versions"]["torch"] in table
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((MODEL, "--engine", "onnx"), "onnxruntime"),
+        ((MODEL, "--form", "folded"), "choose deploy, plain or both"),
+        ((MODEL, "--threads", "two"), "expected whole numbers from 1"),
+        ((MODEL, "--eval-data", "x"), "--eval-data DIR and --eval-dataset NAME go together"),
+        (("espnetv2_seg_s0_5.camvidd",), "espnetv2_seg_s0_5.camvid"),
+        (("eru_lm_7m",), "language models are not benchmarked"),
+    ],
+)
+def test_mistakes_of_a_benchmark_are_one_line(typed, words, message):
+    code, _, err = typed("benchmark", *words)
+    assert code == 2
+    assert err.splitlines()[-1].startswith("error: ")
+    assert message in err.splitlines()[-1]
