@@ -31,7 +31,7 @@ def commands():
         for line in "\n".join(re.findall(r"```bash\n(.*?)```", text, re.S)).splitlines():
             words = line.partition(" #")[0].strip()
             if words.startswith("espnetv2 "):
-                long = (" eval ", " check ", " --engine-cluster ")
+                long = (" eval ", " check ", " --engine-cluster ", " export", " benchmark ")
                 marks = [pytest.mark.slow] if any(word in words for word in long) else []
                 found.append(pytest.param(words, id=words[:60], marks=marks))
     return found
@@ -47,6 +47,7 @@ def desk(tmp_path, shared, monkeypatch):
     for name in ("street.jpg", "cat.jpg", "holiday/one.jpg"):
         shutil.copy(cat, tmp_path / name)
     Image.open(cat).resize((1500, 1200)).save(tmp_path / "slide.png")
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     shutil.copy(shared / "data" / "video" / "road_1280x720.mp4", tmp_path / "clip.mp4")
     shutil.copy(shared / "weights" / "espnet" / "encoder" / "espnet_p_2_q_3.pth", "official.pth")
     return tmp_path
@@ -66,6 +67,10 @@ def test_command_runs(command, desk, shared):
     words = [places.get(word, word) for word in shlex.split(command)]
     if " train " in command:  # the whole command, but only a few of its steps
         words += ["--limit", "1", "--set", "epochs=1", "--set", "stages=[]", "--device", "cpu"]
+    if "predict exported/" in command:  # what the line above it on the page has made
+        target = words[2].partition("/")[2]
+        line = "espnetv2 export espnetv2_seg_s0_5.camvid --size 256x320 --out exported --to"
+        subprocess.run([sys.executable, "-m", *line.split(), target], check=True, cwd=desk)
     done = subprocess.run(
         [sys.executable, "-m", *words], capture_output=True, text=True, check=False, cwd=desk
     )

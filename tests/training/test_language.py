@@ -118,7 +118,7 @@ def test_killed_while_saving_keeps_the_previous_checkpoint(corpus_folder, finish
     process = program(corpus_folder, out, "--die-in-save", 9)
     process.communicate(timeout=300)
     assert process.returncode == -signal.SIGKILL
-    assert (out / "last.ckpt.part").exists()
+    assert (out / "next.ckpt.part").exists()  # of which last.ckpt would have been made
     load(out / "last.ckpt")
     finish(corpus_folder, out, "--resume")
     assert_same_run(out, finished[0])

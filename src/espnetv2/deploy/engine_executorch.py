@@ -11,6 +11,7 @@ import torch
 from espnetv2.deploy.artefact import Artefact
 from espnetv2.deploy.engines import Engine
 from espnetv2.deploy.quiet import quiet
+from espnetv2.deploy.to_executorch import SMALLEST
 from espnetv2.errors import UserError
 
 
@@ -102,8 +103,8 @@ class _Method:
         self.bounds = tuple(self._method.method_meta().input_tensor_meta(0).sizes())
         names = {program.get_method_name(index) for index in range(program.num_methods())}
         self.smallest = 1
-        if "smallest_side" in names:
-            self.smallest = int(program.load_method("smallest_side").call(())[0])
+        if SMALLEST in names:
+            self.smallest = int(program.load_method(SMALLEST).call(())[0])
 
     def execute(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
         outputs: list[torch.Tensor] = self._method.call(inputs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
+from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
@@ -95,8 +96,8 @@ class FixedMeans(nn.Module):
         """See the class."""
         height, width = x.shape[-2:]
         if not known(height, width, *size):
-            x = F.linear(x, _means(width, size[1]).to(x)).transpose(2, 3)
-            return F.linear(x, _means(height, size[0]).to(x)).transpose(2, 3)
+            rows, columns = _means(height, size[0]).to(x), _means(width, size[1]).to(x)
+            return rows @ (x @ columns.T)
         if height % size[0] == 0 and width % size[1] == 0:
             kernel = (height // size[0], width // size[1])
             return x if kernel == (1, 1) else F.avg_pool2d(x, kernel, kernel)
@@ -125,7 +126,7 @@ def rewrite(graph_module: fx.GraphModule) -> None:
     - its mean over the picture keeps the sides;
     - slices that leave nothing out are no operations at all.
     """
-    rules = {
+    rules: dict[Any, Callable[[fx.GraphModule, fx.Node], fx.Node | None]] = {
         torch.ops.aten.avg_pool2d.default: _pool_as_convolution,
         torch.ops.aten.mean.dim: _mean_with_sides,
         torch.ops.aten.slice.Tensor: _whole_slice,
@@ -144,7 +145,8 @@ def rewrite(graph_module: fx.GraphModule) -> None:
 
 
 def _pool_as_convolution(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    x, kernel, stride, padding, *rest = (*node.args, *[None] * (4 - len(node.args)))
+    given: Any = node.args
+    x, kernel, stride, padding, *rest = (*given, *[None] * (4 - len(given)))
     if not padding or not any(padding) or rest not in ([], [False], [False, True]):
         return None  # `rest`: sizes rounded up, padding counted, another divisor
     like, graph = node.meta["val"], graph_module.graph
@@ -163,7 +165,8 @@ def _pool_as_convolution(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node
 
 
 def _mean_with_sides(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    x, axes, *keep = node.args
+    given: Any = node.args
+    x, axes, *keep = given
     if len(x.meta["val"].shape) != 4 or sorted(a % 4 for a in axes) != [2, 3] or any(keep):
         return None
     graph = graph_module.graph
@@ -175,7 +178,7 @@ def _mean_with_sides(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | N
 
 
 def _whole_slice(_: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    x = node.args[0]
+    x: Any = node.args[0]
     before, after = x.meta["val"].shape, node.meta["val"].shape
     known = all(isinstance(side, int) for side in (*before, *after))
     return x if known and tuple(before) == tuple(after) else None

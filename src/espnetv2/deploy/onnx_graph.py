@@ -17,12 +17,18 @@ _OWN = {"", "ai.onnx"}
 
 
 def tidy(
-    model: onnx.ModelProto, notes: Mapping[str, str], modules: Mapping[str, str]
+    model: onnx.ModelProto,
+    notes: Mapping[str, str],
+    modules: Mapping[str, str],
+    *,
+    rewrite: bool = True,
 ) -> onnx.ModelProto:
     """The model, changed in place: faster pools, layers by their module's name, no notes but ours.
 
     Args:
+        notes: For the file's properties.
         modules: Names of the traced modules, and what to call them.
+        rewrite: Whether to make pools faster.
 
     Raises:
         UserError: The graph has functions or operators that are not ONNX's own.
@@ -33,9 +39,9 @@ def tidy(
     shapes = _shapes(model.graph)
     constants = {one.name: one for one in model.graph.initializer}
     for node in model.graph.node:
-        if node.op_type == "AveragePool":
+        if rewrite and node.op_type == "AveragePool":
             _pool_by_convolution(node, model.graph, shapes)
-        elif node.op_type == "ReduceMean":
+        elif rewrite and node.op_type == "ReduceMean":
             _pool_globally(node, shapes, constants)
     _drop_unused(model.graph)
     _name_by_module(model.graph, modules)

@@ -60,8 +60,6 @@ TARGETS: dict[str, Target] = {
         "to_executorch", "executorch", ("executorch",), "executorch", ("fp32", "fp16", "int8")
     ),
     "coreml": Target("to_coreml", "coreml", ("coremltools",), None, ("fp16", "fp32", "int8")),
-    "litert": Target("to_litert", "litert", ("litert_torch",), "litert", ("fp32", "int8"), False),
-    "ncnn": Target("to_ncnn", "ncnn", ("ncnn", "pnnx"), "ncnn", ("fp32", "fp16", "bf16")),
 }
 """Formats by the name that `--to` takes."""
 
@@ -97,8 +95,6 @@ ENGINES: dict[str, EngineRow] = {
     "executorch": EngineRow(
         "engine_executorch", "ExecuTorchEngine", "executorch", "executorch", ("executorch",)
     ),
-    "ncnn": EngineRow("engine_ncnn", "NcnnEngine", "ncnn", "ncnn", ("ncnn",)),
-    "litert": EngineRow("engine_litert", "LiteRtEngine", "litert", "litert", ("ai_edge_litert",)),
 }
 """Runtimes by the name that `--engine` takes."""
 

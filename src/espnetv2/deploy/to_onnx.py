@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +16,8 @@ from espnetv2.deploy.conversion import Converted, Job
 from espnetv2.deploy.forms_onnx import for_onnx
 from espnetv2.deploy.language_step import batch_axis
 from espnetv2.deploy.onnx_graph import sides, tidy
+from espnetv2.deploy.quiet import quiet
+from espnetv2.deploy.sensitivity import worst_first
 
 FILE = "model.onnx"
 OPSET = 18
@@ -37,7 +34,7 @@ def convert(job: Job, folder: Path) -> Converted:
     if job.precision == "int8":
         from espnetv2.deploy.onnx_int8 import quantized
 
-        with silence():
+        with quiet(*_NOISY):
             model = quantized(model, job)
         packages.append("onnxruntime")
     model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
@@ -54,16 +51,15 @@ def convert(job: Job, folder: Path) -> Converted:
 
 def rank_layers(job: Job, folder: Path) -> list[str]:
     """Layers that int8 hurts most, worst first; see `conversion.Job`."""
-    from espnetv2.deploy.onnx_int8 import rank
-
-    return rank(job)
+    network = for_onnx(job.network, job.inputs, precision="int8")
+    return worst_first(network, job.calibration)
 
 
 def to_model(job: Job) -> onnx.ModelProto:
     """The graph of a job, before quantisation."""
     inputs = tuple(map(_roomy, job.inputs)) if job.dynamic else job.inputs
     network = for_onnx(job.network, inputs, precision=job.precision)
-    with silence():
+    with quiet(*_NOISY):
         program = torch.onnx.export(
             _Flat(network).eval(),
             inputs,
@@ -77,7 +73,8 @@ def to_model(job: Job) -> onnx.ModelProto:
         )
     assert program is not None
     modules = {f"network.{name}": name for name, _ in network.named_modules()}
-    return tidy(program.model_proto, job.notes, modules)
+    plain = network is job.network  # a train form, to compare with
+    return tidy(program.model_proto, job.notes, modules, rewrite=not plain)
 
 
 class _Flat(nn.Module):
@@ -108,19 +105,3 @@ def _free_sides(job: Job) -> tuple[dict[int, Any], ...]:
 def _port(value: onnx.ValueInfoProto) -> Port:
     kind = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
     return Port(value.name, tuple(sides(value)), str(kind))
-
-
-@contextlib.contextmanager
-def silence() -> Iterator[None]:
-    """Nothing of what the exporters print, log or warn of: their notes are for their makers."""
-    loggers = [logging.getLogger(name) for name in _NOISY]
-    before = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, before, strict=True):
-                logger.setLevel(level)

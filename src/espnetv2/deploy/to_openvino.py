@@ -204,9 +204,7 @@ def _quantised(model: openvino.Model, job: Job) -> openvino.Model:
 
 def _is_one_of(layer: str, layers: tuple[str, ...]) -> bool:
     """Whether a layer is named, by its path in this network or in one around or inside of it."""
-    return any(
-        f".{layer}".endswith(f".{one}") or f".{one}".endswith(f".{layer}") for one in layers
-    )
+    return any(f".{layer}".endswith(f".{one}") or f".{one}".endswith(f".{layer}") for one in layers)
 
 
 def _ports(names: Sequence[str], ports: Any, *, known: Sequence[str]) -> tuple[Port, ...]:
