@@ -145,8 +145,8 @@ def rewrite(graph_module: fx.GraphModule) -> None:
 
 
 def _pool_as_convolution(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    given: Any = node.args
-    x, kernel, stride, padding, *rest = (*given, *[None] * (4 - len(given)))
+    given: list[Any] = list(node.args)
+    x, kernel, stride, padding, *rest = given + [None] * (4 - len(given))
     if not padding or not any(padding) or rest not in ([], [False], [False, True]):
         return None  # `rest`: sizes rounded up, padding counted, another divisor
     like, graph = node.meta["val"], graph_module.graph
