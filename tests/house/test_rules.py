@@ -53,7 +53,8 @@ def test_commands_are_these():
     from espnetv2.cli.app import app
 
     names = [c.name or c.callback.__name__ for c in app.registered_commands]
-    assert names == ["models", "info", "predict", "eval", "convert", "train"]
+    expected = ["models", "info", "predict", "eval", "convert", "export", "benchmark", "train"]
+    assert names == expected
 
 
 def test_files_stay_short():

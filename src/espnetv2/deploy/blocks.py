@@ -46,7 +46,7 @@ def in_blocks(network: nn.Module, *, move: bool = True) -> nn.Module:
     each change of layout. A branch of 24 channels becomes 32, of which 8 are zero. Grouped 1x1
     convolutions whose groups are narrower than a block become wider groups with zeros in them.
 
-    Paper: none; the numbers are in docs/deploy/onnx.md.
+    The idea is described in docs/deploy/onnx.md.
     Shape: as the network's
 
     Args:

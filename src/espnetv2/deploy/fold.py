@@ -47,7 +47,7 @@ def fold(
     scales weights of the expansion, and where a scale is negative the two slopes of the
     activation change places. Outputs are equal within rounding (1e-5 relative).
 
-    Paper: none; the rewriting is described in docs/deploy/deploy-form.md.
+    The rewriting is described in docs/deploy/deploy-form.md.
     Shape: as the network's; uint8 or float RGB, 0 to 255, with `preprocessing`
 
     Args:
