@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,9 @@ def convert(job: Job, folder: Path) -> Converted:
         if job.precision == "int8":
             model = _with_short_weights(coremltools, model)
         _describe(model, job)
+        named = model.get_spec().description.predictedProbabilitiesName
+        if named:  # a classifier's shares are renamed by Core ML
+            outputs = (replace(outputs[0], name=named),)
         model.save(str(folder / FILE))
     (folder / FILE / _FOREIGN).unlink(missing_ok=True)
     files = [path for path in (folder / FILE).rglob("*") if path.is_file()]
