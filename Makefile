@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := .uv/bin/uv
 
-.PHONY: setup demo test test-all lint lock counts clean
+.PHONY: setup litert demo test test-all test-litert lint lock counts clean
 
 setup: $(VENV)/.ready
 
@@ -15,6 +15,15 @@ $(VENV)/.ready: requirements/test.txt pyproject.toml | $(UV)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
 	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/test.txt
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	touch $@
+
+# The environment that converts to LiteRT, whose converter wants an older torch than the others.
+litert: .venv-litert/.ready
+
+.venv-litert/.ready: requirements/litert.txt pyproject.toml | $(UV)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv-litert
+	$(UV) pip sync --quiet --python .venv-litert/bin/python --require-hashes requirements/litert.txt
+	$(UV) pip install --quiet --python .venv-litert/bin/python --no-deps --no-build-isolation --editable .
 	touch $@
 
 demo: setup
@@ -28,6 +37,9 @@ test: setup
 test-all: setup
 	$(BIN)/python -m pytest -n 2
 
+test-litert: litert
+	.venv-litert/bin/python -m pytest tests/deploy/test_litert.py
+
 lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -35,13 +47,14 @@ lint: setup
 	$(BIN)/lint-imports
 
 # Regenerates the pins; commit the result.
+COMPILE = $(UV) pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header
 lock: | $(UV)
-	$(UV) pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header \
-		--all-extras --group test --group lint pyproject.toml requirements/build.in -o requirements/test.txt
+	$(COMPILE) --extra all --group test --group lint pyproject.toml requirements/build.in -o requirements/test.txt
+	$(COMPILE) --extra litert --group test pyproject.toml requirements/build.in -o requirements/litert.txt
 
 # Regenerates the parameter and multiply-add counts that `espnetv2 models` shows.
 counts: setup
 	$(BIN)/python tools/write_counts.py
 
 clean:
-	rm -rf $(VENV) .uv build dist
+	rm -rf $(VENV) .venv-litert .uv build dist
