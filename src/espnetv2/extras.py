@@ -8,8 +8,11 @@ from types import ModuleType
 from espnetv2.errors import UserError
 
 
-def require(module: str, *, extra: str) -> ModuleType:
+def require(module: str, *, extra: str, advice: str = "") -> ModuleType:
     """Import an optional dependency or say which extra brings it.
+
+    Args:
+        advice: Goes behind the pip line.
 
     Raises:
         UserError: The module is not installed.
@@ -21,4 +24,5 @@ def require(module: str, *, extra: str) -> ModuleType:
             raise
         raise UserError(
             f'this needs the package {module!r}: pip install "espnetv2[{extra}]"'
+            + (f", {advice}" if advice else "")
         ) from error

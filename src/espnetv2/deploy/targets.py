@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
+from espnetv2.deploy.quiet import quiet
 from espnetv2.errors import UserError, unknown
 from espnetv2.extras import require
 
@@ -23,6 +24,7 @@ class Target:
         dynamic: Whether sides may be free.
         fold: Options of `deploy.fold.fold` that suit it.
         pixels: Type of pixels that go in, where normalisation is in the graph.
+        advice: How to install the packages, where the pip line alone would mislead.
     """
 
     module: str
@@ -33,6 +35,7 @@ class Target:
     dynamic: bool = True
     fold: dict[str, Any] = field(default_factory=dict)
     pixels: str = "float32"
+    advice: str = ""
 
 
 _FAST = {"activation": "relu", "dense_below": 16}
@@ -60,6 +63,15 @@ TARGETS: dict[str, Target] = {
         "to_executorch", "executorch", ("executorch",), "executorch", ("fp32", "fp16", "int8")
     ),
     "coreml": Target("to_coreml", "coreml", ("coremltools",), None, ("fp16", "fp32", "int8")),
+    "litert": Target(
+        "to_litert",
+        "litert",
+        ("litert_torch", "ai_edge_quantizer"),
+        "litert",
+        ("fp32", "fp16", "int8"),
+        dynamic=False,
+        advice="in an environment of its own (docs/deploy/litert.md)",
+    ),
 }
 """Formats by the name that `--to` takes."""
 
@@ -95,6 +107,9 @@ ENGINES: dict[str, EngineRow] = {
     "executorch": EngineRow(
         "engine_executorch", "ExecuTorchEngine", "executorch", "executorch", ("executorch",)
     ),
+    "litert": EngineRow(
+        "engine_litert", "LiteRtEngine", "litert", "litert-runtime", ("ai_edge_litert",)
+    ),
 }
 """Runtimes by the name that `--engine` takes."""
 
@@ -117,8 +132,9 @@ def converter(name: str) -> Any:
         UserError: No such target, or its packages are not installed (says the pip line).
     """
     row = target(name)
-    for package in row.needs:
-        require(package, extra=row.extra)
+    with quiet(native=True):  # some packages talk while they are imported
+        for package in row.needs:
+            require(package, extra=row.extra, advice=row.advice)
     return import_module(f"espnetv2.deploy.{row.module}")
 
 
