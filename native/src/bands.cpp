@@ -1,0 +1,465 @@
+#include "bands.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+
+namespace espnetv2 {
+
+namespace {
+
+using Kind = Step::Kind;
+
+// A map's pixel (row 0, column 0) in its first block, and its distances.
+struct View {
+  float* at;
+  Index row, block;
+};
+
+// Rows and parts of one call.
+struct Share {
+  int row, row_end, part, part_end;
+};
+
+class Worker {
+ public:
+  Worker(const Model& model, const Plan& plan, int thread, const Memory& memory)
+      : network_(model.network()),
+        kernels_(model.kernels()),
+        plan_(plan),
+        thread_(thread),
+        memory_(memory) {}
+
+  void run(const Group& group, int threads) {
+    for (image_ = 0; image_ < plan_.batch; ++image_) {
+      if (group.rows == 0) {
+        const Operation& operation = group.operations[0];
+        const int first = operation.parts * thread_ / threads;
+        const int end = operation.parts * (thread_ + 1) / threads;
+        if (first < end) step(operation, {0, plan_.heights[at(operation.out)], first, end});
+        continue;
+      }
+      const int first = group.rows * thread_ / threads;
+      const int end = group.rows * (thread_ + 1) / threads;
+      for (int row = first; row < end; row += group.band) {
+        band_row_ = row;
+        const int band_end = std::min(row + group.band, end);
+        for (const Operation& operation : group.operations) {
+          one(operation, row, band_end);
+        }
+      }
+    }
+  }
+
+ private:
+  static size_t at(Name name) { return static_cast<size_t>(name); }
+
+  const Storage& storage(Name name) const { return plan_.storages[at(plan_.storage_of[at(name)])]; }
+
+  View view(Name name) const {
+    const Storage& s = storage(name);
+    const Place& place = network_.places[at(name)];
+    float* start = memory_.arena + s.start;
+    if (s.local) {
+      start += plan_.arena + plan_.band * thread_ - s.row * band_row_;
+    } else {
+      start += s.image * image_;
+    }
+    return {start + place.block * s.block, s.row, s.block};
+  }
+
+  int blocks(Name name) const { return network_.places[at(name)].blocks; }
+
+  void one(const Operation& operation, int row, int end) {
+    switch (operation.kind) {
+      case Operation::Kind::import:
+        import(row, end);
+        break;
+      case Operation::Kind::output:
+        output(operation, row, end);
+        break;
+      case Operation::Kind::step: {
+        const auto branches =
+            static_cast<int>(std::max<size_t>(operation.step->branches.size(), 1));
+        int parts = blocks(operation.out) / branches;
+        if (operation.step->kind == Kind::conv) {
+          parts = static_cast<int>(operation.packed->at(0).tiles.size());
+        }
+        step(operation, {row, end, 0, parts});
+      }
+    }
+  }
+
+  void step(const Operation& operation, const Share& share) {
+    switch (operation.step->kind) {
+      case Kind::conv:
+        conv(operation, share);
+        break;
+      case Kind::pyramid:
+        pyramid(operation, share);
+        break;
+      case Kind::maximum:
+      case Kind::mean:
+      case Kind::adapt:
+        window(operation, share);
+        break;
+      case Kind::resize:
+        resize(operation, share);
+        break;
+      case Kind::combine:
+      case Kind::logistic:
+        combine(operation, share);
+        break;
+      case Kind::gather:
+        gather(operation, share);
+        break;
+      case Kind::enlarge:
+        enlarge(operation, share);
+        return;
+      default:
+        return;
+    }
+    clear_border(operation, share);
+  }
+
+  const float* floats(Index place) const { return network_.weights.at(place); }
+
+  void conv(const Operation& operation, const Share& share) {
+    const Step& step = *operation.step;
+    const Packed& packed = operation.packed->at(0);
+    const View in = view(operation.in), out = view(operation.out);
+    const Storage& from = storage(operation.in);
+    const Storage& to = storage(operation.out);
+    ConvArgs a{};
+    a.x = in.at;
+    a.x_row = in.row * step.stride;
+    a.x_step = static_cast<Index>(from.lanes) * step.stride;
+    a.out = out.at;
+    a.out_row = out.row;
+    a.out_block = out.block;
+    a.out_step = network_.lanes;
+    if (step.residual != kNone) {
+      const View residual = view(step.residual);
+      a.residual = residual.at;
+      a.residual_row = residual.row;
+      a.residual_block = residual.block;
+    }
+    a.tiles = packed.tiles.data();
+    a.offsets = operation.offsets.data();
+    a.weights = floats(packed.weights);
+    a.bias = floats(packed.bias);
+    a.rise = floats(packed.rise);
+    a.fall = floats(packed.fall);
+    a.width = to.width;
+    a.row = share.row;
+    a.row_end = share.row_end;
+    if (operation.merged) {
+      a.width = to.width * to.height;
+      a.row = 0;
+      a.row_end = 1;
+      a.places = operation.places.empty() ? nullptr : operation.places.data();
+    }
+    a.tile = share.part;
+    a.tile_end = share.part_end;
+    kernels_.conv(a);
+  }
+
+  void pyramid(const Operation& operation, const Share& share) {
+    const Step& step = *operation.step;
+    const Packed& packed = operation.packed->at(0);
+    const View in = view(operation.in), out = view(operation.out);
+    PyramidArgs a{};
+    a.x = in.at;
+    a.x_row = in.row * step.stride;
+    a.x_step = static_cast<Index>(network_.lanes) * step.stride;
+    a.x_block = in.block;
+    a.out = out.at;
+    a.out_row = out.row;
+    a.out_block = out.block;
+    a.branches = static_cast<int>(step.branches.size());
+    a.taps = packed.taps.data();
+    a.offsets = operation.offsets.data();
+    a.weights = floats(packed.weights);
+    a.bias = floats(packed.bias);
+    a.scale = floats(packed.scale);
+    a.shift = floats(packed.shift);
+    a.rise = floats(packed.rise);
+    a.fall = floats(packed.fall);
+    a.running = step.running;
+    a.blocks = blocks(operation.out) / a.branches;
+    a.width = storage(operation.out).width;
+    a.row = share.row;
+    a.row_end = share.row_end;
+    a.block = share.part;
+    a.block_end = share.part_end;
+    kernels_.pyramid(a);
+  }
+
+  void window(const Operation& operation, const Share& share) {
+    const View in = view(operation.in), out = view(operation.out);
+    WindowArgs a{};
+    a.x = in.at;
+    a.x_row = in.row;
+    a.x_block = in.block;
+    a.out = out.at;
+    a.out_row = out.row;
+    a.out_block = out.block;
+    a.rows = operation.rows_at.data();
+    a.columns = operation.columns_at.data();
+    a.largest = operation.step->kind == Kind::maximum;
+    a.width = storage(operation.out).width;
+    a.row = share.row;
+    a.row_end = share.row_end;
+    a.block = share.part;
+    a.block_end = share.part_end;
+    a.rise = floats(operation.packed->at(0).rise);
+    a.fall = floats(operation.packed->at(0).fall);
+    kernels_.window(a);
+  }
+
+  ResizeArgs resize_args(const Operation& operation, int row, int end) const {
+    const View in = view(operation.in);
+    ResizeArgs a{};
+    a.x = in.at;
+    a.x_row = in.row;
+    a.x_block = in.block;
+    a.rows = operation.rows_at.data();
+    a.row_weights = operation.row_weights.data();
+    a.columns = operation.columns_at.data();
+    a.column_weights = operation.column_weights.data();
+    a.blocks = blocks(operation.in);
+    a.row = row;
+    a.row_end = end;
+    return a;
+  }
+
+  void resize(const Operation& operation, const Share& share) {
+    const View out = view(operation.out);
+    ResizeArgs a = resize_args(operation, share.row, share.row_end);
+    a.out = out.at;
+    a.out_row = out.row;
+    a.out_block = out.block;
+    a.width = storage(operation.out).width;
+    a.rise = floats(operation.packed->at(0).rise);
+    a.fall = floats(operation.packed->at(0).fall);
+    kernels_.resize(a);
+  }
+
+  void combine(const Operation& operation, const Share& share) {
+    const Step& step = *operation.step;
+    const Packed& packed = operation.packed->at(0);
+    const View in = view(operation.in), out = view(operation.out);
+    CombineArgs a{};
+    a.x = in.at;
+    a.x_row = in.row;
+    a.x_block = in.block;
+    if (step.gate != kNone) {
+      const View gate = view(step.gate);
+      a.gate = gate.at;
+      a.gate_block = gate.block;
+    }
+    if (step.other != kNone) {
+      const View other = view(step.other);
+      a.other = other.at;
+      a.other_row = other.row;
+      a.other_block = other.block;
+    }
+    a.scale = floats(packed.scale);
+    a.shift = floats(packed.shift);
+    a.rise = floats(packed.rise);
+    a.fall = floats(packed.fall);
+    a.logistic = step.kind == Kind::logistic;
+    a.out = out.at;
+    a.out_row = out.row;
+    a.out_block = out.block;
+    a.blocks = blocks(operation.out);
+    a.width = storage(operation.out).width;
+    a.row = share.row;
+    a.row_end = share.row_end;
+    kernels_.combine(a);
+  }
+
+  void gather(const Operation& operation, const Share& share) {
+    const View in = view(operation.in), out = view(operation.out);
+    GatherArgs a{};
+    a.x = in.at;
+    a.x_row = in.row;
+    a.from = operation.offsets.data();
+    a.out = out.at;
+    a.out_row = out.row;
+    a.out_block = out.block;
+    a.blocks = blocks(operation.out);
+    a.width = storage(operation.out).width;
+    a.row = share.row;
+    a.row_end = share.row_end;
+    kernels_.gather(a);
+  }
+
+  // Each input pixel makes four; a corner at a time, on every other pixel of every other row.
+  void enlarge(const Operation& operation, const Share& share) {
+    const View in = view(operation.in), out = view(operation.out);
+    const Storage& to = storage(operation.out);
+    size_t entry = 0;
+    for (int corner = 0; corner < 4; ++corner) {
+      const Packed& packed = operation.packed->at(static_cast<size_t>(corner));
+      const int down = corner / 2, right = corner % 2;
+      ConvArgs a{};
+      a.x = in.at;
+      a.x_row = in.row;
+      a.x_step = network_.lanes;
+      a.out = out.at + down * out.row + right * network_.lanes;
+      a.out_row = 2 * out.row;
+      a.out_block = out.block;
+      a.out_step = 2 * static_cast<Index>(network_.lanes);
+      a.tiles = packed.tiles.data();
+      a.offsets = operation.offsets.data() + entry;
+      a.weights = floats(packed.weights);
+      a.bias = floats(packed.bias);
+      a.rise = floats(packed.rise);
+      a.fall = floats(packed.fall);
+      a.width = (to.width - right + 1) / 2;
+      a.row = share.row;
+      a.row_end = std::min(share.row_end, (to.height - down + 1) / 2);
+      a.tile_end = static_cast<int>(packed.tiles.size());
+      kernels_.conv(a);
+      entry += packed.reach.size();
+    }
+    clear_border(operation, {2 * share.row, std::min(2 * share.row_end, to.height), 0, 1});
+  }
+
+  // ---- borders: zeros beside the rows that were made, above the first and below the last ------
+
+  void clear_border(const Operation& operation, const Share& share) {
+    const Storage& s = storage(operation.out);
+    if (s.border == 0) return;
+    const View out = view(operation.out);
+    int first = 0, end = blocks(operation.out);
+    if (operation.split == Operation::Split::parts) {
+      if (operation.step->kind == Kind::conv) {
+        const auto& tiles = operation.packed->at(0).tiles;
+        const Tile& last = tiles[at(share.part_end - 1)];
+        first = tiles[at(share.part)].block;
+        end = last.block + last.blocks;
+      } else {
+        first = share.part;
+        end = share.part_end;
+      }
+    }
+    const Index side = static_cast<Index>(s.border) * s.lanes;
+    for (int block = first; block < end; ++block) {
+      float* column = out.at + block * out.block - side;
+      const Index whole = s.block;
+      if (share.row == 0) {
+        for (int y = -s.border; y < 0; ++y) fill(column + y * out.row, whole);
+      }
+      for (int y = share.row; y < share.row_end; ++y) {
+        fill(column + y * out.row, side);
+        fill(column + y * out.row + whole - side, side);
+      }
+      if (share.row_end == s.height) {
+        for (int y = s.height; y < s.height + s.border; ++y) fill(column + y * out.row, whole);
+      }
+    }
+  }
+
+  static void fill(float* start, Index count) {
+    std::memset(start, 0, static_cast<size_t>(count) * sizeof(float));
+  }
+
+  // ---- what goes in and what comes out ---------------------------------------------------------
+
+  void import(int row, int end) {
+    const Storage& s = storage(kImage);
+    const View image = view(kImage);
+    const auto plane = static_cast<Index>(s.height) * s.width;
+    for (int c = 0; c < s.blocks; ++c) {
+      const float* from = memory_.image + (static_cast<Index>(image_) * s.blocks + c) * plane;
+      for (int y = row; y < end; ++y) {
+        float* to = image.at + y * image.row + c * image.block;
+        std::memcpy(to, from + static_cast<Index>(y) * s.width,
+                    static_cast<size_t>(s.width) * sizeof(float));
+        fill(to - s.border, s.border);
+        fill(to + s.width, s.border);
+      }
+      for (int y = 0; y < s.border; ++y) {
+        if (row == 0) fill(image.at - (y + 1) * image.row + c * image.block - s.border, s.block);
+        if (end == s.height) {
+          fill(image.at + (s.height + y) * image.row + c * image.block - s.border, s.block);
+        }
+      }
+    }
+  }
+
+  void output(const Operation& operation, int row, int end) {
+    const Output& output = *operation.output;
+    const auto index = static_cast<size_t>(&output - network_.program.outputs.data());
+    const Result& result = memory_.results->at(index);
+    const Index own = result.size / plan_.batch * image_;
+    uint8_t* to = memory_.result_bytes + result.start + own;
+    if (output.form == Output::Form::classes) {
+      ClassMapArgs a{};
+      a.resize = resize_args(operation, row, end);
+      a.resize.width = plan_.width;
+      a.classes = network_.program.tensors[at(operation.in)].channels;
+      a.lanes = lanes_of(operation.in);
+      a.out = to;
+      a.out_row = plan_.width;
+      kernels_.class_map(a);
+      return;
+    }
+    copy(operation, reinterpret_cast<float*>(to), row, end);
+  }
+
+  const int32_t* lanes_of(Name name) const { return network_.places[at(name)].lane.data(); }
+
+  // Channels from their lanes to where the caller expects them.
+  void copy(const Operation& operation, float* to, int row, int end) const {
+    const Storage& s = storage(operation.in);
+    const View in = view(operation.in);
+    const auto channels = static_cast<int>(network_.places[at(operation.in)].lane.size());
+    const bool places = operation.output->form == Output::Form::places;
+    Index before = 0;
+    for (size_t part = 0; part < operation.output_part; ++part) {
+      const Name name = operation.output->tensors[part];
+      before += static_cast<Index>(plan_.heights[at(name)]) * plan_.widths[at(name)] *
+                static_cast<Index>(network_.places[at(name)].lane.size());
+    }
+    const auto plane = static_cast<Index>(s.height) * s.width;
+    for (int y = row; y < end; ++y) {
+      for (int c = 0; c < channels; ++c) {
+        const int lane = lanes_of(operation.in)[c];
+        const float* from = in.at + y * in.row + lane / s.lanes * in.block + lane % s.lanes;
+        const Index first = static_cast<Index>(y) * s.width;
+        for (int x = 0; x < s.width; ++x) {
+          const Index place = places ? before + (first + x) * channels + c : c * plane + first + x;
+          to[place] = from[static_cast<Index>(x) * s.lanes];
+        }
+      }
+    }
+  }
+
+  const Network& network_;
+  const Kernels& kernels_;
+  const Plan& plan_;
+  const int thread_;
+  const Memory& memory_;
+  int image_ = 0, band_row_ = 0;
+};
+
+}  // namespace
+
+void run_groups(const Model& model, const Plan& plan, Threads& threads, int thread,
+                const Memory& memory, double* milliseconds) {
+  using Clock = std::chrono::steady_clock;
+  Worker worker(model, plan, thread, memory);
+  for (size_t i = 0; i < plan.groups.size(); ++i) {
+    const auto start = milliseconds ? Clock::now() : Clock::time_point();
+    worker.run(plan.groups[i], threads.count());
+    threads.meet();
+    if (milliseconds && thread == 0) {
+      milliseconds[i] = std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+    }
+  }
+}
+
+}  // namespace espnetv2

@@ -1,0 +1,37 @@
+#include "geometry.h"
+
+#include <algorithm>
+
+namespace espnetv2 {
+
+std::vector<int32_t> adaptive_windows(int from, int to) {
+  std::vector<int32_t> found;
+  for (int64_t i = 0; i < to; ++i) {
+    found.push_back(static_cast<int32_t>(i * from / to));
+    found.push_back(static_cast<int32_t>(((i + 1) * from + to - 1) / to));
+  }
+  return found;
+}
+
+std::vector<int32_t> strided_windows(int from, int to) {
+  std::vector<int32_t> found;
+  for (int i = 0; i < to; ++i) {
+    found.push_back(std::max(2 * i - 1, 0));
+    found.push_back(std::min(2 * i + 2, from));
+  }
+  return found;
+}
+
+void neighbours(int from, int to, std::vector<int32_t>& pairs, std::vector<float>& weights) {
+  // in float32, as torch does it: the same pixel must win on both sides
+  const float scale = to > 1 ? static_cast<float>(from - 1) / static_cast<float>(to - 1) : 0.0f;
+  for (int i = 0; i < to; ++i) {
+    const float place = scale * static_cast<float>(i);
+    const int before = std::min(static_cast<int>(place), from - 1);
+    pairs.push_back(before);
+    pairs.push_back(std::min(before + 1, from - 1));
+    weights.push_back(std::clamp(place - static_cast<float>(before), 0.0f, 1.0f));
+  }
+}
+
+}  // namespace espnetv2

@@ -1,0 +1,152 @@
+// What a kernel is given. Plain data: each instruction set compiles its own kernels, and nothing
+// that is compiled twice may cross the border between them.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace espnetv2 {
+
+using Index = std::ptrdiff_t;
+
+// Neighbouring output blocks that share what they read, so that they are computed together.
+struct Tile {
+  int32_t block;   // the first
+  int32_t blocks;  // 1 or 2
+  int32_t depth;   // multiply-adds of one output
+  int32_t entry;   // where its offsets begin
+  Index weight;    // where its weights begin: [depth][blocks][lanes]
+};
+
+// Any convolution that mixes channels: out = slopes(bias + sum_i w_i x[offset_i] + residual).
+// Offsets reach every tap and every input channel from the window of one output pixel, so
+// kernel size, dilation, groups, shuffles and concatenations are all the same loop.
+struct ConvArgs {
+  const float* x;  // window of output row 0, pixel 0
+  Index x_row;     // between windows of neighbouring output rows
+  Index x_step;    // between windows of neighbouring output pixels
+  float* out;
+  Index out_row, out_block, out_step;
+  const int32_t* places;  // where each output pixel lies, instead of out_step; or null
+  const float* residual;  // added before the slopes; or null
+  Index residual_row, residual_block;
+  const Tile* tiles;
+  const int32_t* offsets;
+  const float* weights;
+  const float* bias;  // of each output lane
+  const float* rise;  // slopes for positive and negative values; both null for none
+  const float* fall;
+  int width;
+  int row, row_end, tile, tile_end;
+};
+
+// Depth-wise convolutions of one map: the branches of a unit, whose sums run on, or a plain one,
+// a pool, or a sum over several maps that lie side by side.
+struct PyramidArgs {
+  const float* x;
+  Index x_row, x_step, x_block;
+  float* out;  // branch b of block c lies at block b * blocks + c
+  Index out_row, out_block;
+  int branches;
+  const int32_t* taps;     // of each branch
+  const int32_t* offsets;  // [branch][tap]
+  const float* weights;    // [block][branch][tap][lanes]
+  const float* bias;       // [block][branch][lanes]
+  const float* scale;      // the same, applied when storing; null for none
+  const float* shift;
+  const float* rise;  // null for none
+  const float* fall;
+  bool running;  // branches add up
+  int blocks, width;
+  int row, row_end, block, block_end;
+};
+
+// Bilinear interpolation between two rows and two columns.
+struct ResizeArgs {
+  const float* x;
+  Index x_row, x_block;
+  float* out;
+  Index out_row, out_block;
+  const int32_t* rows;       // above and below of each output row
+  const float* row_weights;  // of the one below
+  const int32_t* columns;    // left and right, in floats
+  const float* column_weights;
+  const float* rise;  // slopes of the result; null for none
+  const float* fall;
+  int blocks, width;
+  int row, row_end;
+};
+
+// Means, or maxima, over windows that may differ from output to output.
+struct WindowArgs {
+  const float* x;
+  Index x_row, x_block;
+  float* out;
+  Index out_row, out_block;
+  const int32_t* rows;     // first and end of each output row
+  const int32_t* columns;  // the same
+  bool largest;
+  const float* rise;  // slopes of the result; null for none
+  const float* fall;
+  int width;
+  int row, row_end, block, block_end;
+};
+
+// out = slopes((x * gate + other) * scale + shift), or the logistic function of x.
+struct CombineArgs {
+  const float* x;
+  Index x_row, x_block;
+  const float* gate;  // one value a lane; or null
+  Index gate_block;
+  const float* other;  // or null
+  Index other_row, other_block;
+  const float* scale;  // or null
+  const float* shift;
+  const float* rise;  // or null
+  const float* fall;
+  bool logistic;
+  float* out;
+  Index out_row, out_block;
+  int blocks, width;
+  int row, row_end;
+};
+
+// Lane l of output block c is the input's lane at offset from[c * lanes + l]; negative for zero.
+struct GatherArgs {
+  const float* x;
+  Index x_row;
+  const int32_t* from;
+  float* out;
+  Index out_row, out_block;
+  int blocks, width;
+  int row, row_end;
+};
+
+// The class of every pixel of an enlarged map of logits.
+struct ClassMapArgs {
+  ResizeArgs resize;  // without out
+  int classes;
+  const int32_t* lanes;  // of each class
+  uint8_t* out;
+  Index out_row;
+};
+
+// The kernels of one instruction set.
+struct Kernels {
+  const char* name;
+  int lanes;  // channels of a block
+  void (*conv)(const ConvArgs&);
+  void (*pyramid)(const PyramidArgs&);
+  void (*resize)(const ResizeArgs&);
+  void (*window)(const WindowArgs&);
+  void (*combine)(const CombineArgs&);
+  void (*gather)(const GatherArgs&);
+  void (*class_map)(const ClassMapArgs&);
+  double (*peak)(double seconds);  // multiply-adds a second of one thread, registers only
+};
+
+const Kernels* plain_kernels();
+const Kernels* avx2_kernels();
+const Kernels* avx512_kernels();
+const Kernels* neon_kernels();
+
+}  // namespace espnetv2

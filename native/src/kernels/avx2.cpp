@@ -1,0 +1,5 @@
+#define LANES 8
+#define TILE_PIXELS 6
+#define NAME "avx2"
+#define TABLE avx2_kernels
+#include "kernels/table.h"

@@ -1,0 +1,5 @@
+#define LANES 16
+#define TILE_PIXELS 14
+#define NAME "avx512"
+#define TABLE avx512_kernels
+#include "kernels/table.h"

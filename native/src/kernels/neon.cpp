@@ -1,0 +1,5 @@
+#define LANES 4
+#define TILE_PIXELS 12
+#define NAME "neon"
+#define TABLE neon_kernels
+#include "kernels/table.h"

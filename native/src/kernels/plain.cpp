@@ -1,0 +1,5 @@
+#define LANES 4
+#define TILE_PIXELS 6
+#define NAME "plain"
+#define TABLE plain_kernels
+#include "kernels/table.h"

@@ -1,0 +1,47 @@
+// The table of one instruction set's kernels. Include last, with TABLE and NAME defined.
+#pragma once
+#include <ctime>
+
+#include "kernels/maps.h"
+#include "kernels/pyramid.h"
+#include "kernels/tile.h"
+
+namespace espnetv2 {
+namespace {
+
+// How many multiply-adds a second the processor does when nothing but registers is used.
+double peak(double seconds) {
+  constexpr int kSums = kTilePixels * 2 < 12 ? kTilePixels * 2 : 12;
+  constexpr long kRounds = 20000;
+  Vector sum[kSums], weight = all(1.0f), value = all(1e-9f);
+  UNROLL for (int i = 0; i < kSums; ++i) sum[i] = all(static_cast<float>(i));
+  asm volatile("" : "+m"(weight), "+m"(value));
+  const Vector w = weight, v = value;
+  double best = 0, spent = 0;
+  while (spent < seconds) {
+    timespec start, end;
+    clock_gettime(CLOCK_MONOTONIC, &start);
+#pragma GCC unroll 1
+    for (long round = 0; round < kRounds; ++round) {
+      UNROLL for (int i = 0; i < kSums; ++i) sum[i] = sum[i] * v + w;
+    }
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    const double own = (end.tv_sec - start.tv_sec) + 1e-9 * (end.tv_nsec - start.tv_nsec);
+    const double rate = 1.0 * kRounds * kSums * kLanes / own;
+    best = rate > best ? rate : best;
+    spent += own;
+  }
+  Vector total = zero();
+  UNROLL for (int i = 0; i < kSums; ++i) total += sum[i];
+  asm volatile("" ::"m"(total));
+  return best;
+}
+
+const Kernels kTable = {NAME,   kLanes,  conv,   pyramid,   resize,
+                        window, combine, gather, class_map, peak};
+
+}  // namespace
+
+const Kernels* TABLE() { return &kTable; }
+
+}  // namespace espnetv2

@@ -1,0 +1,43 @@
+// The vector type that all kernels are written in, of as many lanes as the instruction set has.
+// Include with LANES and TILE_PIXELS defined; everything here and in the other kernel headers is
+// of internal linkage, since it is compiled once for each instruction set.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/arguments.h"
+
+namespace espnetv2 {
+namespace {
+
+constexpr int kLanes = LANES;
+constexpr int kTilePixels = TILE_PIXELS;  // widest tile whose accumulators stay in registers
+
+typedef float Vector __attribute__((vector_size(4 * LANES), aligned(4 * LANES), may_alias));
+typedef int32_t Integers __attribute__((vector_size(4 * LANES), aligned(4 * LANES), may_alias));
+
+#define UNROLL _Pragma("GCC unroll 32")
+#define INLINE inline __attribute__((always_inline))
+
+INLINE Vector load(const float* p) { return *reinterpret_cast<const Vector*>(p); }
+INLINE void store(float* p, Vector v) { *reinterpret_cast<Vector*>(p) = v; }
+INLINE Vector zero() { return Vector{}; }
+INLINE Vector all(float value) { return Vector{} + value; }
+
+// PReLU with a slope of its own on either side. Slopes of any sign and size occur in trained
+// networks, so "the larger of x and a x" would be wrong.
+INLINE Vector slopes(Vector x, Vector rise, Vector fall) { return x * (x > zero() ? rise : fall); }
+
+// Parts of `width` that are as equal as possible and at most `most` wide.
+struct Parts {
+  int size, wider;  // the first `wider` ones have size + 1
+  INLINE Parts(int width, int most) {
+    const int count = (width + most - 1) / most;
+    size = width / count;
+    wider = width % count;
+  }
+};
+
+}  // namespace
+}  // namespace espnetv2

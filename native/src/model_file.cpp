@@ -1,0 +1,104 @@
+#include "model_file.h"
+
+#include <cstdio>
+#include <cstring>
+#include <memory>
+
+#include "error.h"
+#include "json.h"
+
+namespace espnetv2 {
+
+namespace {
+
+constexpr size_t kLength = 8;                   // bytes that say how long the header is
+constexpr uint64_t kLongestHeader = 64u << 20;  // bytes
+constexpr size_t kLargestFile = size_t{1} << 31;
+
+using File = std::unique_ptr<std::FILE, int (*)(std::FILE*)>;
+
+}  // namespace
+
+ModelFile ModelFile::read(const std::string& path) {
+  const File file(std::fopen(path.c_str(), "rb"), std::fclose);
+  require(file != nullptr, path + " cannot be opened");
+  const bool sought = std::fseek(file.get(), 0, SEEK_END) == 0;
+  const long length = sought ? std::ftell(file.get()) : -1;
+  require(length >= 0 && static_cast<size_t>(length) < kLargestFile,
+          path + " is no regular file, or too large");
+  std::rewind(file.get());
+  ModelFile model;
+  model.size_ = static_cast<size_t>(length);
+  model.bytes_.resize(model.size_ / sizeof(float) + 1);
+  const size_t got = std::fread(model.bytes_.data(), 1, model.size_, file.get());
+  require(got == model.size_, path + " cannot be read");
+  try {
+    model.parse();
+  } catch (const Error& error) {
+    throw Error(path + ": " + error.what());
+  }
+  return model;
+}
+
+ModelFile ModelFile::of(const void* bytes, size_t size) {
+  require(size < kLargestFile, "the model is too large");
+  ModelFile model;
+  model.size_ = size;
+  model.bytes_.resize(size / sizeof(float) + 1);
+  if (size) std::memcpy(model.bytes_.data(), bytes, size);
+  model.parse();
+  return model;
+}
+
+void ModelFile::parse() {
+  const char* bytes = reinterpret_cast<const char*>(bytes_.data());
+  require(size_ >= kLength, "not a model file: it is shorter than its header");
+  uint64_t header = 0;
+  for (size_t i = 0; i < kLength; ++i) {
+    header |= static_cast<uint64_t>(static_cast<unsigned char>(bytes[i])) << (8 * i);
+  }
+  require(header <= kLongestHeader && header <= size_ - kLength,
+          "truncated, or not a model file: its header is longer than the file");
+  const Json document = Json::parse({bytes + kLength, static_cast<size_t>(header)});
+  const size_t start = kLength + static_cast<size_t>(header);
+  const size_t room = size_ - start;
+  require(start % sizeof(float) == 0, "the arrays are not aligned; export again");
+  for (const auto& [name, value] : document.object()) {
+    if (name == "__metadata__") {
+      for (const auto& [key, text] : value.object()) metadata_[key] = text.text();
+      continue;
+    }
+    require(value.at("dtype").text() == "F32", "array '" + name + "' is not of float32");
+    Array array;
+    uint64_t count = 1;
+    for (const Json& side : value.at("shape").list()) {
+      array.shape.push_back(side.integer(1, 1 << 24));
+      count *= static_cast<uint64_t>(array.shape.back());
+      require(count <= kLargestFile, "array '" + name + "' is too large");
+    }
+    const auto& range = value.at("data_offsets").list();
+    require(range.size() == 2, "array '" + name + "' has no range");
+    const auto from = static_cast<uint64_t>(range[0].integer(0, int64_t{1} << 40));
+    const auto end = static_cast<uint64_t>(range[1].integer(0, int64_t{1} << 40));
+    require(from <= end && end <= room && end - from == count * sizeof(float) &&
+                from % sizeof(float) == 0,
+            "truncated or damaged: array '" + name + "' does not lie inside the file");
+    array.data = bytes_.data() + (start + from) / sizeof(float);
+    arrays_[name] = array;
+  }
+}
+
+const Array& ModelFile::array(const std::string& name) const {
+  const auto found = arrays_.find(name);
+  require(found != arrays_.end(), "the file lacks the array '" + name + "'");
+  return found->second;
+}
+
+const std::string& ModelFile::metadata(const std::string& key) const {
+  const auto found = metadata_.find(key);
+  require(found != metadata_.end(),
+          "not a model file of this engine: its header has no '" + key + "'");
+  return found->second;
+}
+
+}  // namespace espnetv2

@@ -1,0 +1,45 @@
+// A model file: safetensors, whose metadata hold the program (see docs/native.md).
+#pragma once
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace espnetv2 {
+
+// Numbers of the file, as float32.
+struct Array {
+  std::vector<int64_t> shape;
+  const float* data = nullptr;
+
+  int64_t size() const {
+    int64_t count = 1;
+    for (int64_t side : shape) count *= side;
+    return count;
+  }
+};
+
+// The file's content, checked: every array lies inside of it.
+class ModelFile {
+ public:
+  // Raises Error where the file cannot be read or is not sound.
+  static ModelFile read(const std::string& path);
+  static ModelFile of(const void* bytes, size_t size);
+  ModelFile(ModelFile&&) = default;
+  ModelFile& operator=(ModelFile&&) = default;
+
+  const Array& array(const std::string& name) const;
+  const std::string& metadata(const std::string& key) const;
+  const std::map<std::string, std::string>& all_metadata() const { return metadata_; }
+
+ private:
+  ModelFile() = default;
+  void parse();
+
+  std::vector<float> bytes_;  // of floats, so that arrays are aligned
+  size_t size_ = 0;
+  std::map<std::string, Array> arrays_;
+  std::map<std::string, std::string> metadata_;
+};
+
+}  // namespace espnetv2

@@ -1,0 +1,42 @@
+// Weights in the order in which the kernels read them.
+#pragma once
+#include <vector>
+
+#include "channels.h"
+#include "kernels/arguments.h"
+#include "program.h"
+
+namespace espnetv2 {
+
+// One multiply-add of an output: which input lane, seen through which tap.
+struct Reach {
+  int32_t lane;
+  int16_t down, right;  // of the window's middle, in input pixels
+};
+
+// A step's weights, as places in `Weights::data`.
+struct Packed {
+  std::vector<Tile> tiles;
+  std::vector<Reach> reach;   // of the tiles' entries, or of the taps of one block
+  std::vector<int32_t> taps;  // of each branch of a pyramid
+  Index weights = -1, bias = -1, scale = -1, shift = -1, rise = -1, fall = -1;
+};
+
+// The floats of all steps behind one another, each on a border of 64 bytes.
+class Weights {
+ public:
+  float* add(Index count, Index* place);
+  const float* at(Index place) const { return place < 0 ? nullptr : start() + place; }
+  void align();
+
+ private:
+  const float* start() const { return data_.data() + shift_; }
+  std::vector<float> data_;
+  Index shift_ = 0;
+};
+
+// Packs one step, several times for an enlargement: one for each corner of a doubled pixel.
+std::vector<Packed> pack(const Program& program, const std::vector<Place>& places, const Step& step,
+                         int lanes, Weights& weights);
+
+}  // namespace espnetv2

@@ -1,0 +1,82 @@
+// What is decided once the size of the picture is known: the size of every map, where it lies in
+// memory, and which steps run together on a band of rows.
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "channels.h"
+#include "pack.h"
+#include "program.h"
+
+namespace espnetv2 {
+
+// A map in memory: [row][block][column][lane] with a border of zeros as wide as its readers reach,
+// so that no loop has an edge case. Small maps that nobody reaches beyond are flat, [block][row]
+// [column][lane], so that a 1x1 convolution takes all of their pixels as one row. The image is
+// [row][channel][column].
+struct Storage {
+  int blocks = 0, lanes = 0;
+  int height = 0, width = 0, border = 0;
+  bool flat = false;
+  bool local = false;         // lives within one group: each thread keeps a band of it
+  Index row = 0, block = 0;   // distance of neighbours, in floats
+  Index image = 0;            // of the images of a batch
+  Index start = 0;            // of the first pixel, in the arena or in a thread's band
+  int first = -1, last = -1;  // group that writes it first, and reads it last
+};
+
+// One step at its size.
+struct Operation {
+  enum class Kind { import, step, output };
+  enum class Split { rows, parts };  // what threads share: rows, or tiles and blocks
+  Kind kind = Kind::step;
+  const Step* step = nullptr;
+  const Output* output = nullptr;
+  size_t output_part = 0;  // which of the output's tensors
+  Name in = kNone, out = kNone;
+  Split split = Split::rows;
+  int rows = 0, parts = 0;
+  bool merged = false;  // a 1x1 convolution over all pixels of a flat map
+  const std::vector<Packed>* packed = nullptr;
+  std::vector<int32_t> offsets;              // of reach, or of a gather
+  std::vector<int32_t> places;               // of merged pixels in a map with a border
+  std::vector<int32_t> rows_at, columns_at;  // of resizing and pooling
+  std::vector<float> row_weights, column_weights;
+};
+
+// Operations between two meetings of the threads.
+struct Group {
+  std::vector<Operation> operations;
+  int rows = 0;      // that are shared; 0 where parts are
+  int band = 0;      // rows at a time
+  std::string name;  // what it makes, for who measures
+};
+
+struct Plan {
+  int batch = 0, height = 0, width = 0;
+  std::vector<Storage> storages;     // by the tensor that owns it
+  std::vector<Name> storage_of;      // of each tensor
+  std::vector<int> heights, widths;  // of each tensor
+  std::vector<Group> groups;
+  Index arena = 0;  // floats that all threads share
+  Index band = 0;   // floats that each thread has
+
+  size_t bytes(int threads) const {
+    return static_cast<size_t>(arena + band * threads) * sizeof(float);
+  }
+};
+
+// What stays the same for all sizes.
+struct Network {
+  Program program;
+  std::vector<Place> places;
+  std::vector<std::vector<Packed>> packed;  // of each step
+  Weights weights;
+  int lanes = 0, tile_pixels = 0;
+};
+
+// Raises Error where the picture is too small or too large for the network.
+Plan make_plan(const Network& network, int batch, int height, int width, int threads);
+
+}  // namespace espnetv2

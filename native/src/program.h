@@ -1,0 +1,92 @@
+// The network as a list of steps, as the model file states it. Channels are counted as the
+// network's own; how they lie in memory is for `channels.h` and `plan.h`.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "model_file.h"
+
+namespace espnetv2 {
+
+using Name = int;  // of a tensor: its place in Program::tensors
+constexpr Name kNone = -1;
+
+// Height and width of a step's result, where the step does not say it itself.
+struct Size {
+  Name like = kNone;                   // as large as this tensor
+  int numerator = 1, denominator = 1;  // times this, rounded up
+  int least = 1;                       // but not smaller
+};
+
+// One depth-wise convolution of a pyramid.
+struct Branch {
+  const Array* weight = nullptr;  // (C, sources, k, k)
+  const Array* bias = nullptr;    // (C,)
+  int dilation = 1;
+};
+
+struct Step {
+  enum class Kind {
+    conv,     // any convolution that mixes channels; padded by half of its reach
+    pyramid,  // depth-wise convolutions
+    maximum,  // max pooling 3x3, stride 2
+    mean,     // over the whole map
+    adapt,    // adaptive average pooling to a size
+    resize,   // bilinear, corners aligned
+    combine,  // slopes((x * gate + other) * scale + shift)
+    logistic,
+    gather,   // channels picked one by one
+    shuffle,  // channels dealt like cards; costs nothing
+    concat,   // maps side by side; costs nothing
+    enlarge,  // transposed convolution 2x2, stride 2, cut to a size
+  };
+  Kind kind = Kind::conv;
+  std::vector<Name> inputs;
+  Name out = kNone;
+  const Array* weight = nullptr;
+  const Array* bias = nullptr;
+  const Array* scale = nullptr;
+  const Array* shift = nullptr;
+  const Array* rise = nullptr;
+  const Array* fall = nullptr;
+  Name residual = kNone, gate = kNone, other = kNone;
+  Name lanes_of = kNone;  // a map that the result will be added to
+  int stride = 1, dilation = 1, groups = 1;
+  bool running = false;  // branches of a pyramid add up
+  std::vector<Branch> branches;
+  std::vector<int> picked;  // channels of a gather
+  Size size;
+};
+
+// What the network gives.
+struct Output {
+  enum class Form {
+    map,      // float (B, C, H, W)
+    vector,   // float (B, C)
+    places,   // float (B, sum of H W A, values): boxes of several maps, one after the other
+    classes,  // uint8 (B, H, W): the largest of a map's logits at every pixel of the image
+  };
+  std::string name;
+  Form form = Form::map;
+  std::vector<Name> tensors;
+  int values = 1;  // of one box
+};
+
+struct Tensor {
+  std::string name;
+  int channels = 0;
+};
+
+struct Program {
+  std::vector<Tensor> tensors;  // the first is the image
+  std::vector<Step> steps;      // each reads only what steps before it made
+  std::vector<Output> outputs;
+
+  // Raises Error where the file states no sound program. The file must outlive it.
+  static Program of(const ModelFile& file);
+};
+
+constexpr Name kImage = 0;
+
+}  // namespace espnetv2
