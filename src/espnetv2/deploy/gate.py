@@ -12,6 +12,9 @@ from espnetv2.errors import UserError, unknown
 from espnetv2.tasks.evaluate import evaluate, predict_for
 from espnetv2.tasks.protocols import DEFAULTS, PROTOCOLS
 
+SHORT = {"miou": "mean_iou", "accuracy": "top1"}
+"""What people say for what protocols call otherwise."""
+
 
 @dataclass(frozen=True)
 class Judge:
@@ -71,9 +74,10 @@ class Gate:
             UserError: There is no such metric, or what `Judge.scores` raises.
         """
         found = self.judge.scores(network, task=task, preprocessing=preprocessing, classes=classes)
-        if self.metric not in found:
+        name = self.metric if self.metric in found else SHORT.get(self.metric, self.metric)
+        if name not in found:
             raise unknown("metric", self.metric, found)
-        return found[self.metric]
+        return found[name]
 
 
 def parse_gate(text: str) -> tuple[str, float]:
