@@ -62,6 +62,14 @@ TARGETS: dict[str, Target] = {
     "executorch": Target(
         "to_executorch", "executorch", ("executorch",), "executorch", ("fp32", "fp16", "int8")
     ),
+    "ncnn": Target(
+        "to_ncnn",
+        "ncnn",
+        ("ncnn", "pnnx", "onnx", "onnxscript"),
+        "ncnn",
+        ("fp32", "fp16"),
+        dynamic=False,
+    ),
     "coreml": Target("to_coreml", "coreml", ("coremltools",), None, ("fp16", "fp32", "int8")),
     "litert": Target(
         "to_litert",
@@ -107,6 +115,7 @@ ENGINES: dict[str, EngineRow] = {
     "executorch": EngineRow(
         "engine_executorch", "ExecuTorchEngine", "executorch", "executorch", ("executorch",)
     ),
+    "ncnn": EngineRow("engine_ncnn", "NcnnEngine", "ncnn", "ncnn", ("ncnn",)),
     "litert": EngineRow(
         "engine_litert", "LiteRtEngine", "litert", "litert-runtime", ("ai_edge_litert",)
     ),
