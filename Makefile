@@ -38,7 +38,7 @@ test-all: setup
 	$(BIN)/python -m pytest -n 2
 
 test-litert: litert
-	.venv-litert/bin/python -m pytest tests/deploy/test_litert.py
+	.venv-litert/bin/python -m pytest -p no:anyio tests/deploy/test_litert.py  # its plugin warns
 
 lint: setup
 	$(BIN)/ruff check
