@@ -61,7 +61,7 @@ class Worker {
     const Place& place = network_.places[at(name)];
     float* start = memory_.arena + s.start;
     if (s.local) {
-      start += plan_.arena + plan_.band * thread_ - s.row * band_row_;
+      start += plan_.arena + plan_.band * thread_ - s.row * band_row_ * s.step;
     } else {
       start += s.image * image_;
     }
@@ -372,20 +372,21 @@ class Worker {
     const Storage& s = storage(kImage);
     const View image = view(kImage);
     const auto plane = static_cast<Index>(s.height) * s.width;
+    int first = row * s.step, last = end * s.step;
+    if (s.local || row == 0) first -= s.border;
+    if (s.local || end == s.height) last += s.border;
     for (int c = 0; c < s.blocks; ++c) {
       const float* from = memory_.image + (static_cast<Index>(image_) * s.blocks + c) * plane;
-      for (int y = row; y < end; ++y) {
+      for (int y = first; y < last; ++y) {
         float* to = image.at + y * image.row + c * image.block;
+        if (y < 0 || y >= s.height) {
+          fill(to - s.border, s.block);
+          continue;
+        }
         std::memcpy(to, from + static_cast<Index>(y) * s.width,
                     static_cast<size_t>(s.width) * sizeof(float));
         fill(to - s.border, s.border);
         fill(to + s.width, s.border);
-      }
-      for (int y = 0; y < s.border; ++y) {
-        if (row == 0) fill(image.at - (y + 1) * image.row + c * image.block - s.border, s.block);
-        if (end == s.height) {
-          fill(image.at + (s.height + y) * image.row + c * image.block - s.border, s.block);
-        }
       }
     }
   }

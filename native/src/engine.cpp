@@ -9,12 +9,6 @@
 
 namespace espnetv2 {
 
-namespace {
-
-constexpr size_t kBorder = 64;  // bytes
-
-}  // namespace
-
 Model::Model(ModelFile file) : file_(std::move(file)), kernels_(&best_kernels()) {
   network_.program = Program::of(file_);
   arrange(network_.program);
@@ -24,21 +18,20 @@ Model::Model(ModelFile file) : file_(std::move(file)), kernels_(&best_kernels())
     network_.packed.push_back(
         pack(network_.program, network_.places, step, network_.lanes, network_.weights));
   }
-  network_.weights.align();
+  network_.weights.seal();
+  file_.forget_arrays();
 }
 
 Context::Context(std::shared_ptr<const Model> model, Plan plan, int threads, void* arena)
     : model_(std::move(model)), plan_(std::move(plan)), threads_(threads) {
-  const size_t bytes = plan_.bytes(threads);
   if (arena) {
-    require(reinterpret_cast<uintptr_t>(arena) % kBorder == 0,
+    require(reinterpret_cast<uintptr_t>(arena) % kCacheLine == 0,
             "the arena does not begin on a border of 64 bytes");
     arena_ = static_cast<float*>(arena);
-    std::memset(arena, 0, bytes);
+    std::memset(arena, 0, plan_.bytes(threads));
   } else {
-    own_arena_.resize((bytes + kBorder) / sizeof(float));
-    const auto past = reinterpret_cast<uintptr_t>(own_arena_.data()) % kBorder;
-    arena_ = own_arena_.data() + (past ? (kBorder - past) / sizeof(float) : 0);
+    own_arena_ = Floats(plan_.bytes(threads) / sizeof(float));
+    arena_ = own_arena_.data();
   }
   lay_out_results();
   work_ = [this](int thread) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/arguments.h"
+#include "memory.h"
 #include "model_file.h"
 #include "plan.h"
 #include "threads.h"
@@ -60,7 +61,7 @@ class Context {
   std::shared_ptr<const Model> model_;
   Plan plan_;
   Threads threads_;
-  std::vector<float> own_arena_;
+  Floats own_arena_;
   float* arena_ = nullptr;
   std::vector<Result> results_;
   std::vector<uint8_t> result_memory_;

@@ -94,6 +94,11 @@ const Array& ModelFile::array(const std::string& name) const {
   return found->second;
 }
 
+void ModelFile::forget_arrays() {
+  for (auto& [name, array] : arrays_) array.data = nullptr;
+  bytes_ = {};
+}
+
 const std::string& ModelFile::metadata(const std::string& key) const {
   const auto found = metadata_.find(key);
   require(found != metadata_.end(),

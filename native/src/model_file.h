@@ -28,7 +28,9 @@ class ModelFile {
   ModelFile(ModelFile&&) = default;
   ModelFile& operator=(ModelFile&&) = default;
 
+  // Valid, but for its data, even after `forget_arrays`.
   const Array& array(const std::string& name) const;
+  void forget_arrays();
   const std::string& metadata(const std::string& key) const;
   const std::map<std::string, std::string>& all_metadata() const { return metadata_; }
 

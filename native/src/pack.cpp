@@ -186,19 +186,16 @@ void pack_pyramid(const Step& step, const Place& in, const Place& out, int lanes
 }  // namespace
 
 float* Weights::add(Index count, Index* place) {
-  const auto end = static_cast<Index>(data_.size());
+  const auto end = static_cast<Index>(growing_.size());
   *place = (end + kAlignment - 1) / kAlignment * kAlignment;
-  data_.resize(static_cast<size_t>(*place + count));
-  return data_.data() + *place;
+  growing_.resize(static_cast<size_t>(*place + count));
+  return growing_.data() + *place;
 }
 
-void Weights::align() {
-  // the vector starts anywhere: move everything up to the next border
-  const auto used = static_cast<Index>(data_.size());
-  data_.resize(data_.size() + kAlignment);
-  const auto past = reinterpret_cast<uintptr_t>(data_.data()) % (kAlignment * sizeof(float));
-  shift_ = past ? kAlignment - static_cast<Index>(past / sizeof(float)) : 0;
-  std::move_backward(data_.begin(), data_.begin() + used, data_.begin() + used + shift_);
+void Weights::seal() {
+  sealed_ = Floats(growing_.size());
+  std::copy(growing_.begin(), growing_.end(), sealed_.data());
+  growing_ = {};
 }
 
 std::vector<Packed> pack(const Program& program, const std::vector<Place>& places, const Step& step,

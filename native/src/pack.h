@@ -4,6 +4,7 @@
 
 #include "channels.h"
 #include "kernels/arguments.h"
+#include "memory.h"
 #include "program.h"
 
 namespace espnetv2 {
@@ -25,14 +26,15 @@ struct Packed {
 // The floats of all steps behind one another, each on a border of 64 bytes.
 class Weights {
  public:
+  // Room for so many; the pointer holds until the next call.
   float* add(Index count, Index* place);
-  const float* at(Index place) const { return place < 0 ? nullptr : start() + place; }
-  void align();
+  // After the last `add`: brings all into one place.
+  void seal();
+  const float* at(Index place) const { return place < 0 ? nullptr : sealed_.data() + place; }
 
  private:
-  const float* start() const { return data_.data() + shift_; }
-  std::vector<float> data_;
-  Index shift_ = 0;
+  std::vector<float> growing_;
+  Floats sealed_;
 };
 
 // Packs one step, several times for an enlargement: one for each corner of a doubled pixel.

@@ -39,6 +39,7 @@ class Planner {
     reuse_in_place();
     lay_out();
     find_groups();
+    take_image_along();
     find_locals();
     assign_arena();
     finish_operations();
@@ -200,7 +201,7 @@ class Planner {
     const Group& group = plan_.groups.back();
     const Step& step = *operation.step;
     if (operation.split != Operation::Split::rows || group.rows != operation.rows ||
-        group.operations[0].kind != Operation::Kind::step || step.kind == Kind::enlarge ||
+        group.operations.back().kind != Operation::Kind::step || step.kind == Kind::enlarge ||
         group.operations.back().step->kind == Kind::enlarge) {
       return false;
     }
@@ -226,10 +227,32 @@ class Planner {
     s.last = std::max(s.last, group);
   }
 
+  // Where all that read the image run together, each band brings in the rows that it needs; a few
+  // come twice, but none has left the near caches when it is read.
+  void take_image_along() {
+    Storage& image = storage(kImage);
+    image.first = 0;
+    if (plan_.groups.size() < 2 || image.last != 1 || plan_.groups[1].rows == 0) return;
+    for (const Operation& operation : plan_.groups[1].operations) {
+      if (operation.in != kImage) continue;
+      const bool strided = operation.step->kind == Kind::conv && operation.step->stride == 2;
+      if (!strided || operation.rows != (plan_.height + 1) / 2) return;
+    }
+    auto& operations = plan_.groups[1].operations;
+    operations.insert(operations.begin(), std::move(plan_.groups[0].operations[0]));
+    plan_.groups.erase(plan_.groups.begin());
+    for (Storage& s : plan_.storages) {
+      s.first = std::max(s.first - 1, s.first < 0 ? -1 : 0);
+      s.last = std::max(s.last - 1, s.last < 0 ? -1 : 0);
+    }
+    image.local = true;
+    image.step = 2;
+  }
+
   // What is made and used within one group needs no more than a band of rows.
   void find_locals() {
-    storage(kImage).first = 0;
     for (Storage& s : plan_.storages) {
+      if (&s == &storage(kImage)) continue;
       if (s.first < 0 || s.first != s.last || s.border || s.flat) continue;
       s.local = plan_.groups[at(s.first)].rows > 0;
     }
@@ -237,12 +260,12 @@ class Planner {
       for (const Operation& operation : group.operations) {
         if (operation.kind != Operation::Kind::step) continue;
         for (const Name name : reads(*operation.step)) {
-          if (!reads_its_row_only(*operation.step, name)) storage(name).local = false;
+          const bool around = !reads_its_row_only(*operation.step, name);
+          if (around && storage_name(name) != kImage) storage(name).local = false;
         }
         if (operation.step->kind == Kind::enlarge) storage(operation.out).local = false;
       }
     }
-    storage(kImage).local = false;
     for (Group& group : plan_.groups) {
       group.band = band_of(group);
       group.name = name_of(group);
@@ -282,7 +305,9 @@ class Planner {
       if (s.local) {
         Index& end = used[at(s.first)];
         s.start = end;
-        end += aligned(s.row * plan_.groups[at(s.first)].band);
+        const Index rows = static_cast<Index>(plan_.groups[at(s.first)].band) * s.step;
+        s.start += s.border * (s.row + s.lanes);
+        end += aligned(s.row * (rows + 2 * s.border));
         plan_.band = std::max(plan_.band, end);
       } else {
         shared.push_back(&s);

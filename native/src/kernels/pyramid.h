@@ -48,28 +48,30 @@ using PyramidFunction = void (*)(const PyramidArgs&, const float*, float*, int);
 
 constexpr int kPyramidPixels = kTilePixels < 12 ? kTilePixels : 12;
 
-template <int kStep, int... kPixels>
-constexpr PyramidFunction pyramid_of(int pixels, std::integer_sequence<int, kPixels...>) {
-  constexpr PyramidFunction table[] = {pyramid_part<kPixels + 1, kStep>...};
-  return table[pixels - 1];
-}
+template <int kStep, class = std::make_integer_sequence<int, kPyramidPixels>>
+struct Pyramids;
 
-INLINE PyramidFunction pyramid_for(Index step, int pixels) {
-  constexpr auto all_widths = std::make_integer_sequence<int, kPyramidPixels>();
-  if (step == kLanes) return pyramid_of<kLanes>(pixels, all_widths);
-  if (step == 2 * kLanes) return pyramid_of<2 * kLanes>(pixels, all_widths);
-  return pyramid_of<0>(pixels, all_widths);
+template <int kStep, int... kBefore>
+struct Pyramids<kStep, std::integer_sequence<int, kBefore...>> {
+  static constexpr PyramidFunction of_width[] = {nullptr, pyramid_part<kBefore + 1, kStep>...};
+};
+
+INLINE const PyramidFunction* pyramids_for(Index step) {
+  if (step == kLanes) return Pyramids<kLanes>::of_width;
+  if (step == 2 * kLanes) return Pyramids<2 * kLanes>::of_width;
+  return Pyramids<0>::of_width;
 }
 
 void pyramid(const PyramidArgs& a) {
   const Parts parts(a.width, kPyramidPixels);
+  const PyramidFunction* of_width = pyramids_for(a.x_step);
   for (int block = a.block; block < a.block_end; ++block) {
     for (int y = a.row; y < a.row_end; ++y) {
       const float* x = a.x + y * a.x_row + block * a.x_block;
       float* out = a.out + y * a.out_row + block * a.out_block;
       for (int first = 0, part = 0; first < a.width; ++part) {
         const int pixels = parts.size + (part < parts.wider);
-        pyramid_for(a.x_step, pixels)(a, x + first * a.x_step, out + first * kLanes, block);
+        of_width[pixels](a, x + first * a.x_step, out + first * kLanes, block);
         first += pixels;
       }
     }

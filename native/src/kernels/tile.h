@@ -25,6 +25,8 @@ struct Spot {
   Index x_step;
 };
 
+constexpr int kAhead = 512;  // floats
+
 template <int kPixels, int kBlocks, int kStep>
 INLINE void multiply(const Spot& s, Vector (&sum)[kPixels][kBlocks]) {
   const float* w = s.weights;
@@ -34,6 +36,8 @@ INLINE void multiply(const Spot& s, Vector (&sum)[kPixels][kBlocks]) {
     const float* x = s.x + s.offsets[i];
     Vector weight[kBlocks];
     UNROLL for (int b = 0; b < kBlocks; ++b) weight[b] = load(w + b * kLanes);
+    // weights come from afar and are read once a run: ask for them early
+    UNROLL for (int b = 0; b < kBlocks; ++b) __builtin_prefetch(w + kAhead + b * kLanes);
     w += kBlocks * kLanes;
     UNROLL for (int p = 0; p < kPixels; ++p) {
       const float value = x[p * step];
@@ -73,48 +77,47 @@ void tile(const Spot& s) {
 
 using TileFunction = void (*)(const Spot&);
 
-template <int kBlocks, int kStep, int... kPixels>
-constexpr TileFunction tile_of(int pixels, std::integer_sequence<int, kPixels...>) {
-  constexpr TileFunction table[] = {tile<kPixels + 1, kBlocks, kStep>...};
-  return table[pixels - 1];
-}
+// The functions for every width, so that a tile of any width is one call.
+template <int kBlocks, int kStep, class = std::make_integer_sequence<int, kTilePixels>>
+struct Tiles;
+
+template <int kBlocks, int kStep, int... kBefore>
+struct Tiles<kBlocks, kStep, std::integer_sequence<int, kBefore...>> {
+  static constexpr TileFunction of_width[] = {nullptr, tile<kBefore + 1, kBlocks, kStep>...};
+};
 
 template <int kBlocks>
-INLINE TileFunction tile_for(Index step, int pixels) {
-  constexpr auto all_widths = std::make_integer_sequence<int, kTilePixels>();
+INLINE const TileFunction* tiles_for(Index step) {
   switch (step) {
     case kLanes:
-      return tile_of<kBlocks, kLanes>(pixels, all_widths);
+      return Tiles<kBlocks, kLanes>::of_width;
     case 2 * kLanes:
-      return tile_of<kBlocks, 2 * kLanes>(pixels, all_widths);
+      return Tiles<kBlocks, 2 * kLanes>::of_width;
     case 2:
-      return tile_of<kBlocks, 2>(pixels, all_widths);
+      return Tiles<kBlocks, 2>::of_width;
     case 1:
-      return tile_of<kBlocks, 1>(pixels, all_widths);
+      return Tiles<kBlocks, 1>::of_width;
     default:
-      return tile_of<kBlocks, 0>(pixels, all_widths);
+      return Tiles<kBlocks, 0>::of_width;
   }
 }
 
 // One row of one tile, in parts of nearly equal width.
-INLINE void tile_row(const ConvArgs& a, const Tile& t, Spot& s, int y) {
+INLINE void tile_row(const ConvArgs& a, const Tile& t, const TileFunction* of_width, Spot& s,
+                     int y) {
   const float* x = a.x + y * a.x_row;
   float* out = a.out + y * a.out_row + t.block * a.out_block;
   const float* residual =
       a.residual ? a.residual + y * a.residual_row + t.block * a.residual_block : nullptr;
   const Parts parts(a.width, kTilePixels);
-  int pixels = parts.size + (parts.wider > 0);
-  TileFunction run = t.blocks == 2 ? tile_for<2>(a.x_step, pixels) : tile_for<1>(a.x_step, pixels);
-  for (int first = 0, part = 0; first < a.width; first += pixels, ++part) {
-    if (part == parts.wider && part > 0) {
-      pixels = parts.size;
-      run = t.blocks == 2 ? tile_for<2>(a.x_step, pixels) : tile_for<1>(a.x_step, pixels);
-    }
+  for (int first = 0, part = 0; first < a.width; ++part) {
+    const int pixels = parts.size + (part < parts.wider);
     s.x = x + first * a.x_step;
     s.out = a.places ? out : out + first * a.out_step;
     s.places = a.places ? a.places + first : nullptr;
     s.residual = residual ? residual + first * kLanes : nullptr;
-    run(s);
+    of_width[pixels](s);
+    first += pixels;
   }
 }
 
@@ -134,7 +137,8 @@ void conv(const ConvArgs& a) {
     s.out_block = a.out_block;
     s.out_step = a.out_step;
     s.x_step = a.x_step;
-    for (int y = a.row; y < a.row_end; ++y) tile_row(a, t, s, y);
+    const TileFunction* of_width = t.blocks == 2 ? tiles_for<2>(a.x_step) : tiles_for<1>(a.x_step);
+    for (int y = a.row; y < a.row_end; ++y) tile_row(a, t, of_width, s, y);
   }
 }
 

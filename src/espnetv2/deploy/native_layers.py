@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,9 +20,8 @@ def conv_norm_act(w: Writer, x: str, layer: Any) -> str:
     return w.conv(x, conv, act=layer.act)
 
 
-def _views(w: Writer, x: str, unit: Any) -> str:
-    """What the branches of a unit see, after fusion, norm and slopes."""
-    reduced = conv_norm_act(w, x, unit.reduce)
+def _views(w: Writer, reduced: str, unit: Any) -> str:
+    """What the branches of a unit see of the reduced map, after fusion, norm and slopes."""
     branches: list[Any] = list(unit.branches)
     if branches[0].groups == branches[0].in_channels:
         return w.pyramid(
@@ -37,19 +37,25 @@ def _views(w: Writer, x: str, unit: Any) -> str:
 
 def eesp(w: Writer, x: str, unit: Any) -> str:
     """An `EESP` unit."""
-    views = _views(w, x, unit)
+    views = _views(w, conv_norm_act(w, x, unit.reduce), unit)
     residual = x if unit.residual else None
     return w.conv(views, unit.merge.conv, act=unit.act, residual=residual)
 
 
-def strided(w: Writer, x: str, down: Any, image: str) -> str:
-    """Pooled input beside the strided unit; the shortcut and the slopes of each half apart."""
+def strided(w: Writer, x: str, down: Any, image: Callable[[], str]) -> str:
+    """A `StridedEESP`: pooled input beside the unit, the shortcut and the slopes of each apart.
+
+    Args:
+        image: Adds the steps that shrink the image and gives its name; called behind the
+            reduction, which belongs to what was computed before it.
+    """
     slopes = slopes_of(down.act)
     assert slopes is not None
     kept = down.unit.in_channels
     first, second = _cut(slopes, slice(kept)), _cut(slopes, slice(kept, None))
-    shortcut = None if down.image is None else conv_norm_act(w, image, down.image[0])
-    views = _views(w, x, down.unit)
+    reduced = conv_norm_act(w, x, down.unit.reduce)
+    shortcut = None if down.image is None else conv_norm_act(w, image(), down.image[0])
+    views = _views(w, reduced, down.unit)
     if down.image is None or shortcut is None:
         pooled = w.halve(x, kept, act=first)
         return w.simple("concat", pooled, w.conv(views, down.unit.merge.conv, act=second))

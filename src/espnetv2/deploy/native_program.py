@@ -166,13 +166,15 @@ def _backbone(w: Writer, backbone: Any) -> list[str]:
         raise UserError(f"the native engine has no backbone {type(backbone).__name__}")
     channels = backbone.stem.conv.in_channels
     features = [conv_norm_act(w, IMAGE, backbone.stem)]
-    shrunk, small = IMAGE, False
+    # pooled at once with the stem, since both read the image
+    images = [w.halve(IMAGE, channels)] if any(one.sees_image for one in backbone.stages) else []
+
+    def shrink() -> str:
+        images.append(w.halve(images[-1], channels))
+        return images[-1]
+
     for stage in backbone.stages:
-        if stage.sees_image:
-            shrunk = w.halve(shrunk, channels)
-            if not small:  # the first stage looks at a quarter
-                shrunk, small = w.halve(shrunk, channels), True
-        features.append(strided(w, features[-1], stage.down, shrunk))
+        features.append(strided(w, features[-1], stage.down, shrink))
         for unit in stage.units:
             features[-1] = eesp(w, features[-1], unit)
     final: Any = backbone.final
