@@ -14,11 +14,11 @@ Model::Model(ModelFile file) : file_(std::move(file)), kernels_(&best_kernels())
   arrange(network_.program);
   network_.lanes = kernels_->lanes;
   network_.places = place_channels(network_.program, network_.lanes);
+  network_.weights = Weights(file_.floats() + file_.floats() / 2);
   for (const Step& step : network_.program.steps) {
     network_.packed.push_back(
         pack(network_.program, network_.places, step, network_.lanes, network_.weights));
   }
-  network_.weights.seal();
   file_.forget_arrays();
 }
 

@@ -19,6 +19,7 @@ class Floats {
 
  private:
   struct Free {
+    size_t mapped;  // bytes, if the system gave whole pages
     void operator()(float* start) const;
   };
   size_t count_;

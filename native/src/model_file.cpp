@@ -6,6 +6,7 @@
 
 #include "error.h"
 #include "json.h"
+#include "memory.h"
 
 namespace espnetv2 {
 
@@ -16,6 +17,12 @@ constexpr uint64_t kLongestHeader = 64u << 20;  // bytes
 constexpr size_t kLargestFile = size_t{1} << 31;
 
 using File = std::unique_ptr<std::FILE, int (*)(std::FILE*)>;
+
+// Memory on a border of floats.
+std::shared_ptr<char> bytes_of(size_t size) {
+  const auto memory = std::make_shared<Floats>(size / sizeof(float) + 1);
+  return {memory, reinterpret_cast<char*>(memory->data())};
+}
 
 }  // namespace
 
@@ -29,9 +36,10 @@ ModelFile ModelFile::read(const std::string& path) {
   std::rewind(file.get());
   ModelFile model;
   model.size_ = static_cast<size_t>(length);
-  model.bytes_.resize(model.size_ / sizeof(float) + 1);
-  const size_t got = std::fread(model.bytes_.data(), 1, model.size_, file.get());
+  const auto bytes = bytes_of(model.size_);
+  const size_t got = std::fread(bytes.get(), 1, model.size_, file.get());
   require(got == model.size_, path + " cannot be read");
+  model.bytes_ = bytes;
   try {
     model.parse();
   } catch (const Error& error) {
@@ -44,14 +52,15 @@ ModelFile ModelFile::of(const void* bytes, size_t size) {
   require(size < kLargestFile, "the model is too large");
   ModelFile model;
   model.size_ = size;
-  model.bytes_.resize(size / sizeof(float) + 1);
-  if (size) std::memcpy(model.bytes_.data(), bytes, size);
+  const auto copy = bytes_of(size);
+  if (size) std::memcpy(copy.get(), bytes, size);
+  model.bytes_ = copy;
   model.parse();
   return model;
 }
 
 void ModelFile::parse() {
-  const char* bytes = reinterpret_cast<const char*>(bytes_.data());
+  const char* bytes = bytes_.get();
   require(size_ >= kLength, "not a model file: it is shorter than its header");
   uint64_t header = 0;
   for (size_t i = 0; i < kLength; ++i) {
@@ -83,7 +92,7 @@ void ModelFile::parse() {
     require(from <= end && end <= room && end - from == count * sizeof(float) &&
                 from % sizeof(float) == 0,
             "truncated or damaged: array '" + name + "' does not lie inside the file");
-    array.data = bytes_.data() + (start + from) / sizeof(float);
+    array.data = reinterpret_cast<const float*>(bytes + start + from);
     arrays_[name] = array;
   }
 }
@@ -96,7 +105,7 @@ const Array& ModelFile::array(const std::string& name) const {
 
 void ModelFile::forget_arrays() {
   for (auto& [name, array] : arrays_) array.data = nullptr;
-  bytes_ = {};
+  bytes_ = nullptr;
 }
 
 const std::string& ModelFile::metadata(const std::string& key) const {

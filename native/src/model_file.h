@@ -1,7 +1,9 @@
 // A model file: safetensors, whose metadata hold the program (see docs/native.md).
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -31,6 +33,7 @@ class ModelFile {
   // Valid, but for its data, even after `forget_arrays`.
   const Array& array(const std::string& name) const;
   void forget_arrays();
+  size_t floats() const { return size_ / sizeof(float); }
   const std::string& metadata(const std::string& key) const;
   const std::map<std::string, std::string>& all_metadata() const { return metadata_; }
 
@@ -38,7 +41,7 @@ class ModelFile {
   ModelFile() = default;
   void parse();
 
-  std::vector<float> bytes_;  // of floats, so that arrays are aligned
+  std::shared_ptr<const char> bytes_;
   size_t size_ = 0;
   std::map<std::string, Array> arrays_;
   std::map<std::string, std::string> metadata_;

@@ -23,17 +23,20 @@ Index per_lane(const Array* array, const std::vector<int>& channels, float other
   return place;
 }
 
-// A convolution's weights, asked for by output channel, input channel and tap.
+// A convolution's weights: where those of an output begin, and where a tap of an input follows.
 struct Kernel {
   const Step& step;
   int size;             // of a side
   int inputs, outputs;  // of a group
   int corner;           // of an enlargement; -1 for a convolution
 
-  float value(int out, int in, int tap) const {
-    const float* data = step.weight->data;
-    if (corner >= 0) return data[(in * outputs + out) * 4 + corner];
-    return data[(out * inputs + in % inputs) * size * size + tap];
+  const float* start(int out) const {
+    if (corner >= 0) return step.weight->data + out * 4 + corner;
+    return step.weight->data + static_cast<Index>(out) * inputs * size * size;
+  }
+  Index place(int in, int tap) const {
+    return corner >= 0 ? static_cast<Index>(in) * outputs * 4
+                       : static_cast<Index>(in) * size * size + tap;
   }
 };
 
@@ -105,16 +108,19 @@ class ConvPacker {
     }
   }
 
+  // Zeros where an output does not belong to the group of an input.
   void fill(const Tile& tile, float* data) const {
-    const int taps = kernel_.size * kernel_.size;
+    const int taps = kernel_.size * kernel_.size, width = tile.blocks * lanes_;
     for (const int group : groups(tile.block, tile.blocks)) {
+      std::vector<std::pair<int, const float*>> own;  // lanes and their weights
+      for (int lane = 0; lane < width; ++lane) {
+        const int out = channels_[static_cast<size_t>(tile.block * lanes_ + lane)];
+        if (out >= 0 && out / kernel_.outputs == group) own.emplace_back(lane, kernel_.start(out));
+      }
       for (int tap = 0; tap < taps; ++tap) {
-        for (int i = 0; i < kernel_.inputs; ++i) {
-          for (int lane = 0; lane < tile.blocks * lanes_; ++lane, ++data) {
-            const int out = channels_[static_cast<size_t>(tile.block * lanes_ + lane)];
-            const bool own = out >= 0 && out / kernel_.outputs == group;
-            *data = own ? kernel_.value(out, group * kernel_.inputs + i, tap) : 0.0f;
-          }
+        for (int i = 0; i < kernel_.inputs; ++i, data += width) {
+          const Index place = kernel_.place(i, tap);
+          for (const auto& [lane, weights] : own) data[lane] = weights[place];
         }
       }
     }
@@ -186,16 +192,14 @@ void pack_pyramid(const Step& step, const Place& in, const Place& out, int lanes
 }  // namespace
 
 float* Weights::add(Index count, Index* place) {
-  const auto end = static_cast<Index>(growing_.size());
-  *place = (end + kAlignment - 1) / kAlignment * kAlignment;
-  growing_.resize(static_cast<size_t>(*place + count));
-  return growing_.data() + *place;
-}
-
-void Weights::seal() {
-  sealed_ = Floats(growing_.size());
-  std::copy(growing_.begin(), growing_.end(), sealed_.data());
-  growing_ = {};
+  *place = (used_ + kAlignment - 1) / kAlignment * kAlignment;
+  used_ = *place + count;
+  if (static_cast<size_t>(used_) > data_.size()) {
+    Floats larger(static_cast<size_t>(used_) * 2);
+    std::copy(data_.data(), data_.data() + *place, larger.data());
+    data_ = std::move(larger);
+  }
+  return data_.data() + *place;
 }
 
 std::vector<Packed> pack(const Program& program, const std::vector<Place>& places, const Step& step,

@@ -26,15 +26,16 @@ struct Packed {
 // The floats of all steps behind one another, each on a border of 64 bytes.
 class Weights {
  public:
-  // Room for so many; the pointer holds until the next call.
+  // For about so many.
+  explicit Weights(size_t expected = 0) : data_(expected) {}
+
+  // Room for so many zeros; the pointer holds until the next call.
   float* add(Index count, Index* place);
-  // After the last `add`: brings all into one place.
-  void seal();
-  const float* at(Index place) const { return place < 0 ? nullptr : sealed_.data() + place; }
+  const float* at(Index place) const { return place < 0 ? nullptr : data_.data() + place; }
 
  private:
-  std::vector<float> growing_;
-  Floats sealed_;
+  Index used_ = 0;
+  Floats data_;
 };
 
 // Packs one step, several times for an enlargement: one for each corner of a doubled pixel.

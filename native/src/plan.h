@@ -19,7 +19,7 @@ struct Storage {
   int blocks = 0, lanes = 0;
   int height = 0, width = 0, border = 0;
   bool flat = false;
-  int step = 1;        // rows of it for one row of the group that it is local to
+  int step = 1;               // rows of it for one row of the group that it is local to
   bool local = false;         // lives within one group: each thread keeps a band of it
   Index row = 0, block = 0;   // distance of neighbours, in floats
   Index image = 0;            // of the images of a batch
