@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV := .uv/bin/uv
+NATIVE := $(shell find native -not -path '*/build/*' -type f)
 
 .PHONY: setup litert demo test test-all test-litert lint lock counts clean
 
-setup: $(VENV)/.ready
+setup: $(VENV)/.ready $(VENV)/.native
 
 $(UV):
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .uv uv
@@ -24,6 +25,13 @@ litert: .venv-litert/.ready
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv-litert
 	$(UV) pip sync --quiet --python .venv-litert/bin/python --require-hashes requirements/litert.txt
 	$(UV) pip install --quiet --python .venv-litert/bin/python --no-deps --no-build-isolation --editable .
+	touch $@
+
+# The native engine is built where there is a C++ compiler; without it torch computes.
+$(VENV)/.native: $(VENV)/.ready $(NATIVE)
+	@if command -v $(CXX) > /dev/null; then \
+		$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation ./native; \
+	else echo "No C++ compiler $(CXX): the native engine is left out."; fi
 	touch $@
 
 demo: setup
