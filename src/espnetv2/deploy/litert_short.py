@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+from torch import nn
 
 from espnetv2.deploy.conversion import Job
 from espnetv2.deploy.litert_graph import kind_of, name_of, read
+from espnetv2.deploy.sensitivity import LAYERS
 from espnetv2.errors import UserError
 
 _HEAVY = {
@@ -45,8 +48,11 @@ def in_half(content: bytes) -> bytes:
     return bytes(made.quantized_model)
 
 
-def in_int8(content: bytes, job: Job) -> bytes:
+def in_int8(content: bytes, network: nn.Module, job: Job) -> bytes:
     """Weights per channel and activations per tensor in 8 bits, ranges from the job's pictures.
+
+    Args:
+        network: That the file was made of.
 
     Raises:
         UserError: There are no calibration inputs, or a layer to leave in float does not exist.
@@ -55,46 +61,54 @@ def in_int8(content: bytes, job: Job) -> bytes:
 
     if not job.calibration:
         raise UserError("int8 needs pictures like the device's to find its ranges; give --calib")
-    tool = quantizer.Quantizer(bytearray(content), _recipe(read(content), job.float_layers))
+    tool = quantizer.Quantizer(
+        bytearray(content), _recipe(read(content), network, job.float_layers)
+    )
     given = [{_INPUT: one} for one in job.calibration]
     ranges = tool.calibrate({_SIGNATURE: given}, num_threads=1)
     return bytes(tool.quantize(ranges).quantized_model)
 
 
-def layers(model: Any) -> dict[str, str]:
-    """Paths of the network's layers with weights, by the name of the tensor that each makes."""
-    graph = model.subgraphs[0]
-    return {
-        name_of(graph.tensors[int(one.outputs[0])]): layer_of(
-            name_of(graph.tensors[int(one.inputs[_WEIGHT])])
-        )
-        for one in graph.operators
-        if kind_of(model, one) in _HEAVY
-    }
+def layers(model: Any, network: nn.Module) -> dict[str, tuple[str, ...]]:
+    """Paths of the network's layers with weights, by the name of the tensor that each makes.
 
+    The names that the converter gives do not tell layers of lists apart. So a layer is known by
+    the values of its weight, in whatever order they lie; layers of equal weights go together.
 
-def layer_of(tensor: str) -> str:
-    """The path of the module that a tensor comes from, as the converter writes it down.
-
-    Each step is a class, with its modules, and the name of the attribute behind an underscore.
+    Args:
+        model: In float.
+        network: That it was made of.
     """
-    steps = tensor.split(";")[0].split("/")
-    names = [step.rpartition(".")[2].partition("_")[2] for step in steps]
-    return ".".join(name for name in names if name).removeprefix("network.")
+    known: dict[bytes, list[str]] = {}
+    for path, module in network.named_modules():
+        if isinstance(module, LAYERS):
+            known.setdefault(_values(module.weight.detach().numpy()), []).append(path)
+    graph, found = model.subgraphs[0], {}
+    for one in graph.operators:
+        if kind_of(model, one) in _HEAVY:
+            weight = model.buffers[graph.tensors[int(one.inputs[_WEIGHT])].buffer].data
+            values = np.frombuffer(bytes(bytearray(weight)), np.float32)
+            made = name_of(graph.tensors[int(one.outputs[0])])
+            found[made] = tuple(known.get(_values(values), ()))
+    return found
 
 
-def _recipe(model: Any, float_layers: tuple[str, ...]) -> Any:
+def _values(weight: np.ndarray) -> bytes:
+    return np.sort(weight, axis=None).tobytes()
+
+
+def _recipe(model: Any, network: nn.Module, float_layers: tuple[str, ...]) -> Any:
     from ai_edge_quantizer import recipe_manager
 
-    found = layers(model)
-    missing = set(float_layers) - set(found.values())
+    found = layers(model, network)
+    missing = set(float_layers).difference(*found.values())
     if missing:
         raise UserError(f"no such layers to leave in float: {', '.join(sorted(missing))}")
     rules = recipe_manager.RecipeManager()
     for kind in _HEAVY.values():
         rules.add_static_config(".*", kind, activation_num_bits=8, weight_num_bits=8)
-    for tensor, layer in found.items():
-        if layer in float_layers:
+    for tensor, paths in found.items():
+        if set(paths) & set(float_layers):
             rules.add_quantization_config(
                 f"^{re.escape(tensor)};?$",
                 "*",

@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from espnetv2.deploy.conversion import Converted, Job
 from espnetv2.deploy.forms_litert import for_litert
@@ -28,12 +29,14 @@ def convert(job: Job, folder: Path) -> Converted:
     if job.dynamic:
         raise UserError("litert takes fixed sizes only; leave --dynamic out")
     packages = ["litert-torch", "litert-converter", "ai-edge-litert"]
-    content = to_file(job)
+    network = for_litert(job.network)
+    content = to_file(network, job)
     if job.precision != "fp32":
         from espnetv2.deploy.litert_short import in_half, in_int8
 
         with quiet(*_NOISY, native=True):
-            content = in_half(content) if job.precision == "fp16" else in_int8(content, job)
+            half = job.precision == "fp16"
+            content = in_half(content) if half else in_int8(content, network, job)
         packages.append("ai-edge-quantizer")
     model = read(content)
     rename(model, job.input_names, job.output_names)
@@ -53,9 +56,13 @@ def rank_layers(job: Job, folder: Path) -> list[str]:
     return worst_first(for_litert(job.network), job.calibration)
 
 
-def to_file(job: Job) -> bytes:
-    """The file in float, with the converter's names."""
-    network = Flat(for_litert(job.network)).eval()
+def to_file(network: nn.Module, job: Job) -> bytes:
+    """The file in float, with the converter's names.
+
+    Args:
+        network: The job's, in LiteRT's forms.
+    """
+    network = Flat(network).eval()
     with quiet(*_NOISY, native=True):
         import litert_torch
 
