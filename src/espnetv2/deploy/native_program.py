@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -177,9 +177,8 @@ def _backbone(w: Writer, backbone: Any) -> list[str]:
         features.append(strided(w, features[-1], stage.down, shrink))
         for unit in stage.units:
             features[-1] = eesp(w, features[-1], unit)
-    final: Any = backbone.final
-    if final is not None:
-        for part in final:
+    if backbone.final is not None:
+        for part in cast(Any, backbone.final):
             features[-1] = conv_norm_act(w, features[-1], part)
     return features
 

@@ -41,6 +41,7 @@ class Target:
 _FAST = {"activation": "relu", "dense_below": 16}
 
 TARGETS: dict[str, Target] = {
+    "native": Target("to_native", "native", ("espnetv2_native",), "native", ("fp32",)),
     "onnx": Target(
         "to_onnx",
         "onnx",
@@ -104,6 +105,7 @@ class EngineRow:
 
 
 ENGINES: dict[str, EngineRow] = {
+    "native": EngineRow("engine_native", "NativeEngine", "native", "native", ("espnetv2_native",)),
     "torch": EngineRow("engine_torch", "TorchEngine"),
     "compile": EngineRow("engine_torch", "CompileEngine"),
     "onnxruntime": EngineRow(
