@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from espnetv2.tasks.training import TrainingTask
 from espnetv2.training.distillation import Distiller
+from espnetv2.training.loader import TrainingLoader
 from espnetv2.training.mishaps import LossError
 from espnetv2.training.mixing import mix
 from espnetv2.training.recipe import Recipe
@@ -88,6 +89,12 @@ class TrainingModule(L.LightningModule):
             for norm in norms(self.network):
                 norm.eval()
         return self
+
+    def on_train_epoch_start(self) -> None:
+        """Lightning gives a loader its place back only in the middle of an epoch."""
+        loader = self.trainer.train_dataloader
+        if isinstance(loader, TrainingLoader) and loader.epoch != self.current_epoch:
+            loader.epoch, loader.done = self.current_epoch, 0
 
     def on_train_start(self) -> None:
         """Into training mode, also where a run goes on in the middle of an epoch."""
