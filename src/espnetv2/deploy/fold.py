@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -80,9 +81,25 @@ def fold(
     return folded
 
 
-def _fold_unit(unit: EESP) -> None:
-    """The EESP unit's fused norm, between running sums and expansion."""
-    _fold_conv(unit.merge)
+@dataclass(frozen=True)
+class FusedNorm:
+    """What becomes of the norm over the fused branches of an EESP unit.
+
+    Attributes:
+        biases: (branches, C/K), of the depth-wise convolutions.
+        rise: (C,), of the activation behind the running sums; see `forms.TwoSlopes`.
+        fall: (C,), the same.
+        factor: (C,), of the expansion's inputs.
+    """
+
+    biases: Tensor
+    rise: Tensor
+    fall: Tensor
+    factor: Tensor
+
+
+def fused_norm(unit: EESP) -> FusedNorm | None:
+    """See `FusedNorm`; None where some channel hardly listens to its input: the norm stays."""
     norm, act = unit.fuse.norm, unit.fuse.act
     scale, shift = scale_shift(norm)
     moved = shift / scale  # on the scale of the sums
@@ -90,17 +107,24 @@ def _fold_unit(unit: EESP) -> None:
     assert norm.running_var is not None
     own = norm.running_mean.abs() + norm.running_var.sqrt()
     if not bool(((scale != 0) & (moved.abs() <= _FAR * own)).all()):
-        return  # some channel hardly listens to its input: the norm stays, as an affine map
-    width = len(scale) // len(unit.branches)
-    before = torch.zeros(width, dtype=scale.dtype)
-    for branch, own_shift in zip(unit.branches, moved.chunk(len(unit.branches)), strict=True):
-        # a sum passes its shift on to the next one, if it feeds it
-        branch.bias = nn.Parameter(own_shift - before)
-        before = own_shift if unit.fusion else before
-    rise, fall, factor = _turned(scale, act.weight)
-    _scale_inputs(unit.merge.conv, factor)
+        return None
+    biases = moved.view(len(unit.branches), -1).clone()
+    if unit.fusion:  # a sum passes its shift on to the next one, if it feeds it
+        biases[1:] -= moved.view(len(unit.branches), -1)[:-1]
+    return FusedNorm(biases, *_turned(scale, act.weight))
+
+
+def _fold_unit(unit: EESP) -> None:
+    """The EESP unit's fused norm, between running sums and expansion."""
+    _fold_conv(unit.merge)
+    found = fused_norm(unit)
+    if found is None:
+        return
+    for branch, bias in zip(unit.branches, found.biases, strict=True):
+        branch.bias = nn.Parameter(bias)
+    _scale_inputs(unit.merge.conv, found.factor)
     _drop(unit.fuse)
-    _put(unit.fuse, "act", TwoSlopes(rise, fall))
+    _put(unit.fuse, "act", TwoSlopes(found.rise, found.fall))
 
 
 def _turned(scale: Tensor, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -29,6 +29,7 @@ from espnetv2.training.distillation import open_distiller
 from espnetv2.training.loader import ShareOf, TrainingLoader
 from espnetv2.training.mishaps import one_line
 from espnetv2.training.module import TrainingModule
+from espnetv2.training.quantization import open_rounding
 from espnetv2.training.recipe import Recipe, stage_recipes
 from espnetv2.training.report import write_report
 from espnetv2.training.saving import (
@@ -170,7 +171,14 @@ def _train_stage(recipe: Recipe, run: Run, folder: Path) -> dict[str, Any]:
         limit=run.limit,
         pin=trainer.num_devices > 0 and torch.cuda.is_available(),
     )
-    module = TrainingModule(network, task, recipe, steps=len(loader), distiller=distiller)
+    module = TrainingModule(
+        network,
+        task,
+        recipe,
+        steps=len(loader),
+        distiller=distiller,
+        rounding=open_rounding(recipe, network),
+    )
     (folder / "recipe.json").write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
     commit = current_commit()  # a run outlives what is committed meanwhile
     start = time.perf_counter()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from espnetv2.training.distillation import Distiller
 from espnetv2.training.loader import TrainingLoader
 from espnetv2.training.mishaps import LossError
 from espnetv2.training.mixing import mix
+from espnetv2.training.quantization import Rounding
 from espnetv2.training.recipe import Recipe
 
 
@@ -27,6 +30,7 @@ class TrainingModule(L.LightningModule):
     Args:
         steps: Optimiser steps of an epoch, for schedules that move within it.
         distiller: The teacher, if any.
+        rounding: For int8, if asked for.
     """
 
     def __init__(
@@ -37,6 +41,7 @@ class TrainingModule(L.LightningModule):
         *,
         steps: int,
         distiller: Distiller | None = None,
+        rounding: Rounding | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -44,6 +49,7 @@ class TrainingModule(L.LightningModule):
         self.recipe = recipe
         self.steps = steps
         self.distiller = distiller
+        self.rounding = rounding
         self.valid: Any = task.metrics()
         if recipe.freeze_norm != "no":  # before Lightning tells DDP what has gradients
             for norm in norms(network):
@@ -57,7 +63,8 @@ class TrainingModule(L.LightningModule):
         images, targets = mix(
             images, targets, loss=self.recipe.loss, classes=getattr(self.task, "num_classes", 0)
         )
-        loss, outputs = self.task.loss(self.network, images, targets)
+        with self._rounded(watch=self.current_epoch < self._watched):
+            loss, outputs = self.task.loss(self.network, images, targets)
         if self.distiller is not None:
             loss = self.distiller.loss(loss, outputs, images, targets)
         if not torch.isfinite(loss):
@@ -85,7 +92,7 @@ class TrainingModule(L.LightningModule):
     def train(self, mode: bool = True) -> TrainingModule:
         """Switch modes; frozen norms never go to training."""
         super().train(mode)
-        if self.recipe.freeze_norm == "frozen":
+        if self.recipe.freeze_norm == "frozen" or self.rounding is not None:
             for norm in norms(self.network):
                 norm.eval()
         return self
@@ -103,7 +110,8 @@ class TrainingModule(L.LightningModule):
     def validation_step(self, batch: Any, index: int) -> None:
         """Count one batch; loss beside it."""
         images, targets = batch
-        loss, outputs = self.task.loss(self.network, images, targets)
+        with self._rounded(watch=False):
+            loss, outputs = self.task.loss(self.network, images, targets)
         self.task.update(self.valid, outputs, targets)
         self.log("val_loss", loss, on_epoch=True, sync_dist=True, batch_size=len(images))
 
@@ -113,6 +121,16 @@ class TrainingModule(L.LightningModule):
             # the metric has gathered over processes already: every one logs the same value
             self.log(f"val_{name}", score, rank_zero_only=False)
         self.valid.reset()
+
+    def _rounded(self, *, watch: bool) -> AbstractContextManager[None]:
+        if self.rounding is None:
+            return nullcontext()
+        return self.rounding.around(self.network, watch=watch)
+
+    @property
+    def _watched(self) -> int:
+        """Epochs in which ranges move."""
+        return math.ceil(self.recipe.quantize.watch * self.recipe.epochs)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One optimiser; groups by place and by whether they decay."""

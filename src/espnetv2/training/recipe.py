@@ -103,6 +103,20 @@ class Distill(_Section):
     weight: float = Field(default=0.5, ge=0, le=1)
 
 
+class Quantize(_Section):
+    """Fine-tuning for int8; see `training.quantization`.
+
+    Attributes:
+        to: "int8" rounds weights and activations on the way forward; norms keep their statistics.
+        momentum: Of the moving averages of the activations' ranges.
+        watch: Share of the epochs in which ranges still move.
+    """
+
+    to: Literal["float", "int8"] = "float"
+    momentum: float = Field(default=0.1, gt=0, le=1)
+    watch: float = Field(default=0.75, gt=0, le=1)
+
+
 class Language(_Section):
     """What only language models have; see `training.language.LanguageSettings`."""
 
@@ -141,6 +155,7 @@ class Recipe(_Section):
     schedule: Schedule = Cosine(name="cosine", rate=0.1)
     loss: Loss = Loss()
     distill: Distill = Distill()
+    quantize: Quantize = Quantize()
     language: Language = Language()
     epochs: int = Field(default=1, ge=1)
     accumulate: int = Field(default=1, ge=1)
@@ -193,6 +208,8 @@ def parse(values: dict[str, Any], *, source: str) -> Recipe:
             f"{source}: distill.teacher: only classification, multilabel and segmentation learn "
             f"from a teacher, not {recipe.task}; leave it out"
         )
+    if recipe.quantize.to != "float" and recipe.task == "language":
+        raise UserError(f"{source}: quantize.to: language models stay in float; leave it out")
     return recipe
 
 
