@@ -71,8 +71,8 @@ class Context {
     constexpr size_t size = sizeof message.text;
     arena_bytes_ = message.checked(
         espnetv2_arena_size(model_.get(), batch, height, width, threads, text, size));
-    context_.reset(message.checked(espnetv2_open(model_.get(), batch, height, width, threads,
-                                                 nullptr, 0, text, size)));
+    context_.reset(message.checked(
+        espnetv2_open(model_.get(), batch, height, width, threads, nullptr, 0, text, size)));
   }
 
   std::vector<std::string> names() const {
@@ -98,8 +98,8 @@ class Context {
 
   std::vector<std::pair<std::string, double>> profile(const Image& image) {
     check(image);
-    const auto count = static_cast<size_t>(
-        espnetv2_profile(context_.get(), image.data(), nullptr, nullptr));
+    const auto count =
+        static_cast<size_t>(espnetv2_profile(context_.get(), image.data(), nullptr, nullptr));
     std::vector<const char*> names(count);
     std::vector<double> milliseconds(count);
     espnetv2_profile(context_.get(), image.data(), names.data(), milliseconds.data());
@@ -152,16 +152,17 @@ class Context {
 
 NB_MODULE(_native, module) {
   module.def("version", espnetv2_version);
-  module.def("peak", espnetv2_peak, nb::arg("seconds"),
-             nb::call_guard<nb::gil_scoped_release>());
+  module.def("peak", espnetv2_peak, nb::arg("seconds"), nb::call_guard<nb::gil_scoped_release>());
   module.def("instruction_set", [] {
     const char* found = espnetv2_instruction_set();
-    if (!found) throw nb::value_error("ESPNETV2_NATIVE_ISA names no instruction set of this processor");
+    if (!found)
+      throw nb::value_error("ESPNETV2_NATIVE_ISA names no instruction set of this processor");
     return std::string(found);
   });
   nb::class_<Model>(module, "Model")
       .def(nb::init<const std::string&>(), nb::arg("path"))
-      .def_static("of", [](const nb::bytes& content) { return Model(content); }, nb::arg("content"))
+      .def_static(
+          "of", [](const nb::bytes& content) { return Model(content); }, nb::arg("content"))
       .def_prop_ro("channels", &Model::channels)
       .def("metadata", &Model::metadata, nb::arg("key"))
       .def(

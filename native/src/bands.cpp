@@ -4,6 +4,8 @@
 #include <chrono>
 #include <cstring>
 
+#include "denormals.h"
+
 namespace espnetv2 {
 
 namespace {
@@ -452,6 +454,7 @@ class Worker {
 void run_groups(const Model& model, const Plan& plan, Threads& threads, int thread,
                 const Memory& memory, double* milliseconds) {
   using Clock = std::chrono::steady_clock;
+  const NoDenormals fast;
   Worker worker(model, plan, thread, memory);
   for (size_t i = 0; i < plan.groups.size(); ++i) {
     const auto start = milliseconds ? Clock::now() : Clock::time_point();
