@@ -19,6 +19,7 @@ LANES = 16
 
 _SPARE = 1.5  # padding may widen a branch by half; beyond, the plain layout is faster
 _FLAT = 1e-6  # a kink this small is not divided by
+_LEVEL = 1e-4  # nor is a rise this small
 
 
 class Bend(nn.Module):
@@ -66,10 +67,35 @@ def in_blocks(network: nn.Module, *, move: bool = True) -> nn.Module:
         for module in list(changed.modules()):
             if isinstance(module, Stage) and move:
                 _move_along(module)
+        _regroup(changed)
+    return changed.to(kind).requires_grad_(False)
+
+
+def with_prelu(network: nn.Module, *, move: bool = True) -> nn.Module:
+    """An equal network for engines that compute a PReLU within the convolution before it.
+
+    OpenVINO is one; it keeps channels last, so that no width has to fill blocks. Narrow groups of
+    1x1 convolutions become wider all the same.
+
+    Shape: as the network's
+
+    Args:
+        network: As `fold` makes it, with `activation="relu"`.
+        move: Whether to move the factors of positive values, which are 1 but where a norm's scale
+            was negative, into the weights behind them. Without, those activations are no PReLUs.
+    """
+    changed = copy.deepcopy(network).double()
+    kind = next(iter(network.parameters())).dtype
+    with torch.no_grad():
         for module in list(changed.modules()):
-            for name, child in module.named_children():
-                if isinstance(child, nn.Conv2d):
-                    setattr(module, name, _regrouped(child))
+            if isinstance(module, EESP) and move:
+                _move_rise(module)
+        for module in changed.modules():
+            if isinstance(module, TwoSlopes):
+                rise = module.fall + module.kink
+                module.plain = torch.allclose(rise, torch.ones_like(rise), rtol=0, atol=_FLAT)
+                module.form = "prelu"  # which those that are not plain do not heed
+        _regroup(changed)
     return changed.to(kind).requires_grad_(False)
 
 
@@ -128,6 +154,17 @@ def _move_within(unit: Any) -> None:
         merge = unit.merge.conv
         unit.merge.conv = _pointwise(_matrix(merge) * unit.fuse.act.kink, merge.bias)
         unit.fuse.act = _bend(unit.fuse.act)
+
+
+def _move_rise(unit: Any) -> None:
+    """The activation behind the branches, whose rise is not 1 where a norm's scale was negative."""
+    act, merge = unit.fuse.act, unit.merge.conv
+    if not isinstance(act, TwoSlopes):
+        return
+    rise = act.fall + act.kink
+    if bool((rise.abs() > _LEVEL).all()):
+        unit.merge.conv = _pointwise(_matrix(merge) * rise, merge.bias)
+        unit.fuse.act = TwoSlopes(torch.ones_like(rise), act.fall / rise, form=act.form)
 
 
 def _move_along(stage: Any) -> None:
@@ -208,6 +245,13 @@ def _pointwise(rows: Tensor, bias: Tensor | None, *, groups: int = 1) -> nn.Conv
     if bias is not None:
         conv.bias = nn.Parameter(bias.clone())
     return conv
+
+
+def _regroup(network: nn.Module) -> None:
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.Conv2d):
+                setattr(module, name, _regrouped(child))
 
 
 def _regrouped(conv: nn.Conv2d) -> nn.Conv2d:

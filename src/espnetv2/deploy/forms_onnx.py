@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from espnetv2.deploy.blocks import in_blocks
+from espnetv2.deploy.blocks import in_blocks, with_prelu
 from espnetv2.deploy.forms import TwoSlopes, WindowMeans
 from espnetv2.deploy.forms_xnnpack import FixedMeans, SummedPyramid, can_split
 from espnetv2.deploy.outputs import Boxes, Mask, Probabilities
@@ -17,7 +17,9 @@ from espnetv2.layers.pyramid_pool import PyramidPool
 from espnetv2.layers.traced import known
 
 
-def for_onnx(network: nn.Module, inputs: tuple[Tensor, ...], *, precision: str) -> nn.Module:
+def for_onnx(
+    network: nn.Module, inputs: tuple[Tensor, ...], *, precision: str, prelu: bool = False
+) -> nn.Module:
     """An equal network; the given one stays as it is. A train form comes back unchanged.
 
     Shape: as the network's
@@ -26,13 +28,14 @@ def for_onnx(network: nn.Module, inputs: tuple[Tensor, ...], *, precision: str) 
         network: In the deploy form with `activation="relu"`.
         inputs: Examples; pools learn their sizes from them.
         precision: "fp16" gives a network that computes in half, with float32 in and out.
+        prelu: For engines that are fast at PReLUs; see `with_prelu`.
     """
     if any(isinstance(module, _BatchNorm) for module in network.modules()):
         return network
     if precision == "int8":  # blocks are of floats
         changed = copy.deepcopy(network)
     else:
-        changed = in_blocks(network, move=precision == "fp32")
+        changed = (with_prelu if prelu else in_blocks)(network, move=precision == "fp32")
     for parent in list(changed.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, PyramidPool) and can_split(child):
@@ -41,7 +44,7 @@ def for_onnx(network: nn.Module, inputs: tuple[Tensor, ...], *, precision: str) 
             elif isinstance(child, WindowMeans):
                 setattr(parent, name, WindowProducts())
     for module in changed.modules():
-        if isinstance(module, TwoSlopes):
+        if isinstance(module, TwoSlopes) and not prelu:
             module.form = "relu"
     with torch.inference_mode():
         changed(*inputs)

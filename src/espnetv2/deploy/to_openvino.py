@@ -11,7 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import openvino
 import torch
 from openvino import opset13 as ops
@@ -24,12 +23,12 @@ from espnetv2.deploy.artefact import Port, Side
 from espnetv2.deploy.conversion import Converted, Job
 from espnetv2.deploy.forms_onnx import for_onnx
 from espnetv2.deploy.language_step import batch_axis
+from espnetv2.deploy.openvino_graph import tidy
 from espnetv2.deploy.sensitivity import worst_first
 from espnetv2.errors import UserError
 
 FILES = ("model.xml", "model.bin")
 _NOISY = ("root", "nncf")
-_NARROW = 16  # channels; fewer do not fill a register
 _PICTURE = ("batch", "channels", "height", "width")
 _KINDS = (
     "Convolution",
@@ -77,8 +76,7 @@ def to_model(job: Job) -> openvino.Model:
         for port, name in zip(ports, names, strict=True):
             port.get_tensor().set_names({name})
     _name_layers(model, decoder)
-    _pools_as_convolutions(model)
-    model.validate_nodes_and_infer_types()
+    tidy(model)
     return model
 
 
@@ -104,9 +102,13 @@ def silence() -> Iterator[None]:
 
 
 def _form(job: Job) -> nn.Module:
-    """What is fast in ONNX Runtime is fast here too; half is for storage alone."""
+    """What is fast in ONNX Runtime is fast here too, but for PReLUs; half is for storage alone.
+
+    OpenVINO computes a PReLU within the convolution before it.
+    """
     precision = "bf16" if job.precision == "fp16" else job.precision
-    return for_onnx(job.network, job.inputs, precision=precision).eval()
+    prelu = precision != "int8"
+    return for_onnx(job.network, job.inputs, precision=precision, prelu=prelu).eval()
 
 
 def _trace(network: nn.Module, job: Job) -> ExportedProgram:
@@ -154,34 +156,6 @@ def _name_layers(model: openvino.Model, decoder: Any) -> None:
             if name and name not in taken:
                 operation.set_friendly_name(name)
                 taken.add(name)
-
-
-def _pools_as_convolutions(model: openvino.Model) -> None:
-    """Write average pools of the picture as convolutions, in place.
-
-    OpenVINO pools blocks of channels, so three channels cost as much as sixteen and the picture
-    changes its layout twice; its convolutions take pictures as they are.
-    """
-    for pool in model.get_ordered_ops():
-        if pool.get_type_name() != "AvgPool":
-            continue
-        channels, options = pool.input(0).get_partial_shape()[1], pool.get_attributes()
-        plain = not options["exclude-pad"] and options["rounding_type"] == "floor"
-        if not plain or channels.is_dynamic or channels.get_length() >= _NARROW:
-            continue
-        rows, columns = options["kernel"]
-        one = np.eye(channels.get_length(), dtype=np.float32) / (rows * columns)
-        weight = np.repeat(np.repeat(one[:, :, None, None], rows, axis=2), columns, axis=3)
-        made = ops.convolution(
-            pool.input_value(0),
-            ops.constant(weight),
-            strides=options["strides"],
-            pads_begin=options["pads_begin"],
-            pads_end=options["pads_end"],
-            dilations=[1, 1],
-            name=pool.get_friendly_name(),
-        )
-        pool.output(0).replace(made.output(0))
 
 
 def _quantised(model: openvino.Model, job: Job) -> openvino.Model:
