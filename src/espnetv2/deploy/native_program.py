@@ -173,12 +173,12 @@ def _backbone(w: Writer, backbone: Any) -> list[str]:
         images.append(w.halve(images[-1], channels))
         return images[-1]
 
-    for stage in backbone.stages:
+    for stage in cast(Any, backbone.stages):
         features.append(strided(w, features[-1], stage.down, shrink))
         for unit in stage.units:
             features[-1] = eesp(w, features[-1], unit)
     if backbone.final is not None:
-        for part in cast(Any, backbone.final):
+        for part in backbone.final:
             features[-1] = conv_norm_act(w, features[-1], part)
     return features
 
