@@ -46,7 +46,7 @@ test-all: setup
 	$(BIN)/python -m pytest -n 2
 
 test-litert: litert
-	.venv-litert/bin/python -m pytest -p no:anyio tests/deploy/test_litert.py  # its plugin warns
+	.venv-litert/bin/python -m pytest -p no:anyio --timeout 1800 tests/deploy/test_litert.py  # its plugin warns
 
 lint: setup
 	$(BIN)/ruff check
