@@ -1,10 +1,12 @@
 #include "bands.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstring>
 
 #include "denormals.h"
+#include "groups.h"
 
 namespace espnetv2 {
 
@@ -44,10 +46,9 @@ class Worker {
       const int first = group.rows * thread_ / threads;
       const int end = group.rows * (thread_ + 1) / threads;
       for (int row = first; row < end; row += group.band) {
-        band_row_ = row;
-        const int band_end = std::min(row + group.band, end);
-        for (const Operation& operation : group.operations) {
-          one(operation, row, band_end);
+        find_ranges(group, row, std::min(row + group.band, end), made_.data(), kept_.data());
+        for (size_t i = 0; i < group.operations.size(); ++i) {
+          if (made_[i].count() > 0) one(group.operations[i], made_[i].first, made_[i].end);
         }
       }
     }
@@ -63,19 +64,22 @@ class Worker {
     const Place& place = network_.places[at(name)];
     float* start = memory_.arena + s.start;
     if (s.local) {
-      start += plan_.arena + plan_.band * thread_ - s.row * band_row_ * s.step;
+      start += plan_.arena + plan_.band * thread_ - s.row * first_row(s);
     } else {
       start += s.image * image_;
     }
     return {start + place.block * s.block, s.row, s.block};
   }
 
+  // Of a local storage, in this band; it may lie above the map, in its border.
+  int first_row(const Storage& s) const { return kept_[at(s.local_place)].first; }
+
   int blocks(Name name) const { return network_.places[at(name)].blocks; }
 
   void one(const Operation& operation, int row, int end) {
     switch (operation.kind) {
       case Operation::Kind::import:
-        import(row, end);
+        import();
         break;
       case Operation::Kind::output:
         output(operation, row, end);
@@ -99,6 +103,9 @@ class Worker {
         break;
       case Kind::pyramid:
         pyramid(operation, share);
+        break;
+      case Kind::shrink:
+        shrink(operation, share);
         break;
       case Kind::maximum:
       case Kind::mean:
@@ -195,6 +202,22 @@ class Worker {
     a.block = share.part;
     a.block_end = share.part_end;
     kernels_.pyramid(a);
+  }
+
+  void shrink(const Operation& operation, const Share& share) {
+    const View in = view(operation.in), out = view(operation.out);
+    ShrinkArgs a{};
+    a.x = in.at;
+    a.x_row = in.row;
+    a.x_block = in.block;
+    a.out = out.at;
+    a.out_row = out.row;
+    a.out_block = out.block;
+    a.planes = blocks(operation.out);
+    a.width = storage(operation.out).width;
+    a.row = share.row;
+    a.row_end = share.row_end;
+    kernels_.shrink(a);
   }
 
   void window(const Operation& operation, const Share& share) {
@@ -351,15 +374,16 @@ class Worker {
     for (int block = first; block < end; ++block) {
       float* column = out.at + block * out.block - side;
       const Index whole = s.block;
+      const Range rows = s.local ? kept_[at(s.local_place)] : Range{-s.border, s.height + s.border};
       if (share.row == 0) {
-        for (int y = -s.border; y < 0; ++y) fill(column + y * out.row, whole);
+        for (int y = rows.first; y < 0; ++y) fill(column + y * out.row, whole);
       }
       for (int y = share.row; y < share.row_end; ++y) {
         fill(column + y * out.row, side);
         fill(column + y * out.row + whole - side, side);
       }
       if (share.row_end == s.height) {
-        for (int y = s.height; y < s.height + s.border; ++y) fill(column + y * out.row, whole);
+        for (int y = s.height; y < rows.end; ++y) fill(column + y * out.row, whole);
       }
     }
   }
@@ -370,16 +394,14 @@ class Worker {
 
   // ---- what goes in and what comes out ---------------------------------------------------------
 
-  void import(int row, int end) {
+  void import() {
     const Storage& s = storage(kImage);
     const View image = view(kImage);
     const auto plane = static_cast<Index>(s.height) * s.width;
-    int first = row * s.step, last = end * s.step;
-    if (s.local || row == 0) first -= s.border;
-    if (s.local || end == s.height) last += s.border;
+    const Range rows = kept_[at(s.local_place)];
     for (int c = 0; c < s.blocks; ++c) {
       const float* from = memory_.image + (static_cast<Index>(image_) * s.blocks + c) * plane;
-      for (int y = first; y < last; ++y) {
+      for (int y = rows.first; y < rows.end; ++y) {
         float* to = image.at + y * image.row + c * image.block;
         if (y < 0 || y >= s.height) {
           fill(to - s.border, s.block);
@@ -446,7 +468,8 @@ class Worker {
   const Plan& plan_;
   const int thread_;
   const Memory& memory_;
-  int image_ = 0, band_row_ = 0;
+  int image_ = 0;
+  std::array<Range, 64> made_, kept_;  // rows of this band: of operations, of local storages
 };
 
 }  // namespace

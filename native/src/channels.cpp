@@ -89,10 +89,14 @@ std::vector<Place> place_channels(const Program& program, int lanes) {
   for (size_t name = 0; name < places.size(); ++name)
     places[name].storage = static_cast<Name>(name);
   plain(kImage);
-  at(kImage).blocks = channels_of(program, kImage);  // plane by plane, see plan.h
+  at(kImage).blocks = channels_of(program, kImage);
+  at(kImage).planar = true;
   for (const Step& step : program.steps) {
     const Place& first = at(step.inputs[0]);
     Place& out = at(step.out);
+    const bool by_planes = step.kind == Step::Kind::shrink;
+    require(by_planes ? first.planar : !first.planar || step.kind == Step::Kind::conv,
+            "a step reads a map that lies otherwise than it expects");
     switch (step.kind) {
       case Step::Kind::conv:
         if (const Name like = step.residual != kNone ? step.residual : step.lanes_of;
@@ -148,6 +152,7 @@ std::vector<Place> place_channels(const Program& program, int lanes) {
       default:
         out.blocks = first.blocks;
         out.lane = first.lane;
+        out.planar = first.planar;
     }
     for (const Name name : {step.residual, step.gate, step.other}) {
       require(name == kNone || at(name).lane == out.lane,

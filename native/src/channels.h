@@ -13,6 +13,7 @@ struct Place {
   Name storage = kNone;  // the tensor that owns it
   int block = 0;         // the first
   int blocks = 0;
+  bool planar = false;        // plane by plane, as the image: a channel a block, of one lane
   std::vector<int32_t> lane;  // of each channel, from the first block on
 
   // The channel of every lane, or -1.

@@ -34,4 +34,29 @@ void neighbours(int from, int to, std::vector<int32_t>& pairs, std::vector<float
   }
 }
 
+void find_windows(Operation& operation, const Storage& in, const Storage& out) {
+  switch (operation.step->kind) {
+    case Step::Kind::resize:
+      find_neighbours(operation, in, out.height, out.width);
+      break;
+    case Step::Kind::mean:
+    case Step::Kind::adapt:
+      operation.rows_at = adaptive_windows(in.height, out.height);
+      operation.columns_at = adaptive_windows(in.width, out.width);
+      break;
+    case Step::Kind::maximum:
+      operation.rows_at = strided_windows(in.height, out.height);
+      operation.columns_at = strided_windows(in.width, out.width);
+      break;
+    default:
+      break;
+  }
+}
+
+void find_neighbours(Operation& operation, const Storage& in, int height, int width) {
+  neighbours(in.height, height, operation.rows_at, operation.row_weights);
+  neighbours(in.width, width, operation.columns_at, operation.column_weights);
+  for (int32_t& column : operation.columns_at) column *= in.lanes;
+}
+
 }  // namespace espnetv2

@@ -11,6 +11,21 @@
 
 namespace espnetv2 {
 
+// Rows, from the first to the one behind the last.
+struct Range {
+  int first = 0, end = 0;
+
+  int count() const { return end - first; }
+  void include(const Range& other) {
+    if (count() <= 0) {
+      *this = other;
+    } else {
+      first = first < other.first ? first : other.first;
+      end = end > other.end ? end : other.end;
+    }
+  }
+};
+
 // A map in memory: [row][block][column][lane] with a border of zeros as wide as its readers reach,
 // so that no loop has an edge case. Small maps that nobody reaches beyond are flat, [block][row]
 // [column][lane], so that a 1x1 convolution takes all of their pixels as one row. The image is
@@ -19,23 +34,37 @@ struct Storage {
   int blocks = 0, lanes = 0;
   int height = 0, width = 0, border = 0;
   bool flat = false;
-  int step = 1;               // rows of it for one row of the group that it is local to
-  bool local = false;         // lives within one group: each thread keeps a band of it
   Index row = 0, block = 0;   // distance of neighbours, in floats
   Index image = 0;            // of the images of a batch
   Index start = 0;            // of the first pixel, in the arena or in a thread's band
   int first = -1, last = -1;  // group that writes it first, and reads it last
+  bool local = false;         // lives within one group: each thread keeps some rows of it
+  int local_place = -1;       // in that group's `locals`
+  int rows_kept = 0;          // the most, by one band
 };
 
 // One step at its size.
 struct Operation {
   enum class Kind { import, step, output };
   enum class Split { rows, parts };  // what threads share: rows, or tiles and blocks
+
+  // Which rows of an input it needs.
+  struct Read {
+    Name storage = kNone;
+    int local = -1;             // its place among the group's locals
+    bool around = false;        // needs other rows than its own:
+    bool windows = false;       // those that `rows_at` says,
+    bool inclusive = false;     // with the second of a pair,
+    int stride = 1, reach = 0;  // or those around
+  };
+
   Kind kind = Kind::step;
   const Step* step = nullptr;
   const Output* output = nullptr;
   size_t output_part = 0;  // which of the output's tensors
   Name in = kNone, out = kNone;
+  std::vector<Read> reads;
+  int local = -1;  // the result's place among the group's locals
   Split split = Split::rows;
   int rows = 0, parts = 0;
   bool merged = false;  // a 1x1 convolution over all pixels of a flat map
@@ -49,9 +78,10 @@ struct Operation {
 // Operations between two meetings of the threads.
 struct Group {
   std::vector<Operation> operations;
-  int rows = 0;      // that are shared; 0 where parts are
-  int band = 0;      // rows at a time
-  std::string name;  // what it makes, for who measures
+  std::vector<Name> locals;  // storages that only this group knows
+  int rows = 0;              // of the last operation, which are shared; 0 where parts are
+  int band = 0;              // rows at a time
+  std::string name;          // what it makes, for who measures
 };
 
 struct Plan {

@@ -30,12 +30,13 @@ class Writer {
  private:
   static Step::Kind kind_of(const std::string& name) {
     static const std::map<std::string, Step::Kind> kinds = {
-        {"conv", Step::Kind::conv},       {"pyramid", Step::Kind::pyramid},
-        {"maximum", Step::Kind::maximum}, {"mean", Step::Kind::mean},
-        {"adapt", Step::Kind::adapt},     {"resize", Step::Kind::resize},
-        {"combine", Step::Kind::combine}, {"logistic", Step::Kind::logistic},
-        {"gather", Step::Kind::gather},   {"shuffle", Step::Kind::shuffle},
-        {"concat", Step::Kind::concat},   {"enlarge", Step::Kind::enlarge},
+        {"conv", Step::Kind::conv},         {"pyramid", Step::Kind::pyramid},
+        {"shrink", Step::Kind::shrink},     {"maximum", Step::Kind::maximum},
+        {"mean", Step::Kind::mean},         {"adapt", Step::Kind::adapt},
+        {"resize", Step::Kind::resize},     {"combine", Step::Kind::combine},
+        {"logistic", Step::Kind::logistic}, {"gather", Step::Kind::gather},
+        {"shuffle", Step::Kind::shuffle},   {"concat", Step::Kind::concat},
+        {"enlarge", Step::Kind::enlarge},
     };
     const auto found = kinds.find(name);
     require(found != kinds.end(), "the program has a step '" + name +

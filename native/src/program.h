@@ -30,6 +30,7 @@ struct Step {
   enum class Kind {
     conv,     // any convolution that mixes channels; padded by half of its reach
     pyramid,  // depth-wise convolutions
+    shrink,   // average pooling 3x3, stride 2, of the image: plane by plane
     maximum,  // max pooling 3x3, stride 2
     mean,     // over the whole map
     adapt,    // adaptive average pooling to a size

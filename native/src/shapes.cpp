@@ -20,8 +20,10 @@ int made(int side, int like, const Step& step) {
   switch (step.kind) {
     case Step::Kind::conv:
     case Step::Kind::pyramid:
+    case Step::Kind::shrink:
     case Step::Kind::maximum: {
-      const int stride = step.kind == Step::Kind::maximum ? 2 : step.stride;
+      const bool pools = step.kind == Step::Kind::maximum || step.kind == Step::Kind::shrink;
+      const int stride = pools ? 2 : step.stride;
       return (side - 1) / stride + 1;
     }
     case Step::Kind::mean:
@@ -69,7 +71,7 @@ std::pair<std::vector<int>, std::vector<int>> shapes(const Program& program, int
 }
 
 int reach(const Step& step) {
-  int farthest = 0;
+  int farthest = step.kind == Step::Kind::shrink;
   if (step.kind == Step::Kind::conv) {
     farthest = step.dilation * static_cast<int>(step.weight->shape[2] / 2);
   }

@@ -76,6 +76,16 @@ struct ResizeArgs {
   int row, row_end;
 };
 
+// Means of 3x3 pixels at every other pixel, plane by plane.
+struct ShrinkArgs {
+  const float* x;
+  Index x_row, x_block;
+  float* out;
+  Index out_row, out_block;
+  int planes, width;
+  int row, row_end;
+};
+
 // Means, or maxima, over windows that may differ from output to output.
 struct WindowArgs {
   const float* x;
@@ -137,6 +147,7 @@ struct Kernels {
   void (*conv)(const ConvArgs&);
   void (*pyramid)(const PyramidArgs&);
   void (*resize)(const ResizeArgs&);
+  void (*shrink)(const ShrinkArgs&);
   void (*window)(const WindowArgs&);
   void (*combine)(const CombineArgs&);
   void (*gather)(const GatherArgs&);

@@ -33,6 +33,20 @@ void resize(const ResizeArgs& a) {
   }
 }
 
+void shrink(const ShrinkArgs& a) {
+  for (int c = 0; c < a.planes; ++c) {
+    for (int y = a.row; y < a.row_end; ++y) {
+      const float* middle = a.x + 2 * y * a.x_row + c * a.x_block;
+      const float *above = middle - a.x_row, *below = middle + a.x_row;
+      float* out = a.out + y * a.out_row + c * a.out_block;
+      const auto column = [&](int x) { return above[x] + middle[x] + below[x]; };
+      for (int x = 0; x < a.width; ++x) {
+        out[x] = (column(2 * x - 1) + column(2 * x) + column(2 * x + 1)) * (1.0f / 9.0f);
+      }
+    }
+  }
+}
+
 void window(const WindowArgs& a) {
   for (int c = a.block; c < a.block_end; ++c) {
     for (int y = a.row; y < a.row_end; ++y) {

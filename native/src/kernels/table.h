@@ -37,7 +37,7 @@ double peak(double seconds) {
   return best;
 }
 
-const Kernels kTable = {NAME,   kLanes,  conv,   pyramid,   resize,
+const Kernels kTable = {NAME,   kLanes,  conv,   pyramid,   resize, shrink,
                         window, combine, gather, class_map, peak};
 
 }  // namespace

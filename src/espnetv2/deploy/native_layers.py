@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -42,21 +41,18 @@ def eesp(w: Writer, x: str, unit: Any) -> str:
     return w.conv(views, unit.merge.conv, act=unit.act, residual=residual)
 
 
-def strided(w: Writer, x: str, down: Any, image: Callable[[], str]) -> str:
+def strided(w: Writer, x: str, down: Any, shortcut: str | None) -> str:
     """A `StridedEESP`: pooled input beside the unit, the shortcut and the slopes of each apart.
 
     Args:
-        image: Adds the steps that shrink the image and gives its name; called behind the
-            reduction, which belongs to what was computed before it.
+        shortcut: The first convolution of the shrunk image, if the unit looks at it.
     """
     slopes = slopes_of(down.act)
     assert slopes is not None
     kept = down.unit.in_channels
     first, second = _cut(slopes, slice(kept)), _cut(slopes, slice(kept, None))
-    reduced = conv_norm_act(w, x, down.unit.reduce)
-    shortcut = None if down.image is None else conv_norm_act(w, image(), down.image[0])
-    views = _views(w, reduced, down.unit)
-    if down.image is None or shortcut is None:
+    views = _views(w, conv_norm_act(w, x, down.unit.reduce), down.unit)
+    if shortcut is None:
         pooled = w.halve(x, kept, act=first)
         return w.simple("concat", pooled, w.conv(views, down.unit.merge.conv, act=second))
     near, far = _rows(down.image[1].conv, slice(kept)), _rows(down.image[1].conv, slice(kept, None))

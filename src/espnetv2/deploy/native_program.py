@@ -164,17 +164,19 @@ _NETWORKS: dict[type[nn.Module], Callable[[Writer, Any], str | None]] = {
 def _backbone(w: Writer, backbone: Any) -> list[str]:
     if type(backbone) is not ESPNetv2Backbone:
         raise UserError(f"the native engine has no backbone {type(backbone).__name__}")
-    channels = backbone.stem.conv.in_channels
+    stages = cast(Any, backbone.stages)
+    # first all looks at the image, which are small; then what is large stays together
+    shortcuts: list[str | None] = []
+    shrunk = IMAGE
+    for stage in stages:
+        shortcuts.append(None)
+        if stage.sees_image:
+            for _ in range(2 if shrunk == IMAGE else 1):  # the first stage looks at a quarter
+                shrunk = w.simple("shrink", shrunk)
+            shortcuts[-1] = conv_norm_act(w, shrunk, stage.down.image[0])
     features = [conv_norm_act(w, IMAGE, backbone.stem)]
-    # pooled at once with the stem, since both read the image
-    images = [w.halve(IMAGE, channels)] if any(one.sees_image for one in backbone.stages) else []
-
-    def shrink() -> str:
-        images.append(w.halve(images[-1], channels))
-        return images[-1]
-
-    for stage in cast(Any, backbone.stages):
-        features.append(strided(w, features[-1], stage.down, shrink))
+    for stage, shortcut in zip(stages, shortcuts, strict=True):
+        features.append(strided(w, features[-1], stage.down, shortcut))
         for unit in stage.units:
             features[-1] = eesp(w, features[-1], unit)
     if backbone.final is not None:

@@ -143,7 +143,7 @@ class Writer:
         return self._add("gather", [x], channels=list(channels))
 
     def simple(self, op: str, *sources: str, groups: int | None = None) -> str:
-        """A step without weights: mean, maximum, logistic, shuffle or concat."""
+        """A step without weights: shrink, mean, maximum, logistic, shuffle or concat."""
         return self._add(op, list(sources), groups=groups)
 
     def output(self, name: str, sources: Sequence[str], form: str, *, values: int = 1) -> None:

@@ -37,6 +37,13 @@ _KINDS = (
     "GroupConvolutionBackpropData",
     "MatMul",
 )
+_TRUNK = {"Add", "AvgPool", "Concat", "Interpolate", "Multiply", "PRelu", "ReduceMean", "Relu"}
+_TRUNK |= {"Sigmoid", "Subtract"}
+"""What lies between the layers, and stays in float: rounded too, sums of sums lose 4 points of mIoU
+of the shipped CamVid segmenter."""
+OUTSIDE = 1e-4
+"""Share of an activation's values beyond either end of its range; the whole range costs that
+network 2 points."""
 
 
 def convert(job: Job, folder: Path) -> Converted:
@@ -159,20 +166,32 @@ def _name_layers(model: openvino.Model, decoder: Any) -> None:
 
 
 def _quantised(model: openvino.Model, job: Job) -> openvino.Model:
-    """Weights per output channel, activations per tensor; biases corrected."""
+    """Layers alone: weights per output channel, activations per tensor; biases corrected."""
     import nncf
+    from nncf.quantization import advanced_parameters, range_estimator
 
-    left = [
-        operation.get_friendly_name()
-        for operation in model.get_ops()
-        if _is_one_of(operation.get_friendly_name(), job.float_layers)
-    ]
+    parts = job.network.named_modules()
+    linear = tuple(name for name, part in parts if isinstance(part, nn.Linear))
+    left = []
+    for operation in model.get_ops():
+        name, kind = operation.get_friendly_name(), operation.get_type_name()
+        trunk = kind in _TRUNK or (kind == "MatMul" and not _is_one_of(name, linear))
+        if trunk or _is_one_of(name, job.float_layers):
+            left.append(name)
+    rare = range_estimator.StatisticsCollectorParameters(
+        range_estimator.StatisticsType.QUANTILE,
+        range_estimator.AggregatorType.MEAN,
+        quantile_outlier_prob=OUTSIDE,
+    )
     return nncf.quantize(
         model,
         nncf.Dataset(list(job.calibration)),
         subset_size=len(job.calibration),
         preset=nncf.QuantizationPreset.MIXED,
         ignored_scope=nncf.IgnoredScope(names=left),
+        advanced_parameters=advanced_parameters.AdvancedQuantizationParameters(
+            activations_range_estimator_params=range_estimator.RangeEstimatorParameters(rare, rare)
+        ),
     )
 
 

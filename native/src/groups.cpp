@@ -1,0 +1,410 @@
+#include "groups.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "geometry.h"
+#include "shapes.h"
+
+namespace espnetv2 {
+
+namespace {
+
+using Kind = Step::Kind;
+
+constexpr Index kNear = 24 << 10;   // floats of a band: they stay in the nearest caches
+constexpr Index kFar = 192 << 10;   // of one that makes rows twice: in the second
+constexpr Index kLarge = 96 << 10;  // of a map, for each thread, that leaves the second cache soon
+constexpr int kMostLocals = 48, kMostOperations = 48;
+constexpr int kMostAttempts = 200;
+constexpr double kMostWaste = 1.3;  // of all work: what is made twice
+
+size_t at(Name name) { return static_cast<size_t>(name); }
+
+bool costs_nothing(const Step& step) {
+  return step.kind == Kind::concat || step.kind == Kind::shuffle;
+}
+
+// Rows of an input that a step needs for rows of its result.
+Operation::Read read_of(const Step& step, Name name, Name storage) {
+  Operation::Read read;
+  read.storage = storage;
+  if (reads_its_row_only(step, name)) return read;
+  read.around = true;
+  read.windows = step.kind == Kind::resize || step.kind == Kind::adapt || step.kind == Kind::mean ||
+                 step.kind == Kind::maximum;
+  read.inclusive = step.kind == Kind::resize;
+  read.stride = step.kind == Kind::shrink ? 2 : step.stride;
+  read.reach = reach(step);
+  return read;
+}
+
+class Grouper {
+ public:
+  Grouper(const Network& network, Plan& plan, int threads)
+      : network_(network), program_(network.program), plan_(plan), threads_(threads) {}
+
+  void run() {
+    while (!attempt()) {
+    }
+    for (Group& group : plan_.groups) group.name = name_of(group);
+  }
+
+ private:
+  Name storage_name(Name name) const { return plan_.storage_of[at(name)]; }
+  Storage& storage(Name name) { return plan_.storages[at(storage_name(name))]; }
+
+  // Groups all steps; gives false, and notes the step that must not join, where a row would be
+  // made twice that may be made only once.
+  bool attempt() {
+    plan_.groups.clear();
+    for (Storage& s : plan_.storages) {
+      s.first = s.last = -1;
+      s.local = false;
+      s.rows_kept = 0;
+    }
+    joined_around_.clear();
+    for (size_t i = 0; i < program_.steps.size(); ++i) {
+      if (costs_nothing(program_.steps[i])) continue;
+      Operation operation = operation_of(program_.steps[i], i);
+      const int joins = may_join(operation, i);
+      if (joins == 2) joined_around_[plan_.groups.size() - 1].push_back(i);
+      if (joins) {
+        plan_.groups.back().rows = operation.rows;
+        plan_.groups.back().operations.push_back(std::move(operation));
+      } else {
+        open(std::move(operation));
+      }
+      if (program_.steps[i].inputs[0] == kImage) bring_image();
+      note(program_.steps[i]);
+    }
+    for (const Output& output : program_.outputs) {
+      for (size_t part = 0; part < output.tensors.size(); ++part) open(giving(output, part));
+    }
+    find_locals();
+    for (size_t i = 0; i < plan_.groups.size(); ++i) {
+      Group& group = plan_.groups[i];
+      if (sound(group)) {
+        choose_band(group);
+        if (waste(group) <= kMostWaste) continue;
+      }
+      set_apart(joined_around_[i].back());
+      return false;
+    }
+    return true;
+  }
+
+  // What was set apart behind this step may join again: it had another group before it.
+  void set_apart(size_t step) {
+    if (++attempts_ < kMostAttempts) apart_.erase(apart_.upper_bound(step), apart_.end());
+    apart_.insert(step);
+  }
+
+  // ---- operations -------------------------------------------------------------------------------
+
+  Operation import() {
+    Operation operation;
+    operation.kind = Operation::Kind::import;
+    operation.out = kImage;
+    operation.rows = plan_.height;
+    return operation;
+  }
+
+  Operation giving(const Output& output, size_t part) {
+    Operation operation;
+    operation.kind = Operation::Kind::output;
+    operation.output = &output;
+    operation.output_part = part;
+    operation.in = output.tensors[part];
+    operation.rows =
+        output.form == Output::Form::classes ? plan_.height : plan_.heights[at(operation.in)];
+    touch(operation.in, static_cast<int>(plan_.groups.size()));
+    return operation;
+  }
+
+  Operation operation_of(const Step& step, size_t index) {
+    Operation operation;
+    operation.step = &step;
+    operation.packed = &network_.packed[index];
+    operation.in = step.inputs[0];
+    operation.out = step.out;
+    operation.rows = plan_.heights[at(step.kind == Kind::enlarge ? step.inputs[0] : step.out)];
+    const bool flat = storage(step.out).flat;
+    if (step.kind == Kind::conv) {
+      const Storage& in = storage(step.inputs[0]);
+      operation.merged = in.flat && step.stride == 1 && reach(step) == 0;
+      if (operation.merged || flat) {
+        operation.split = Operation::Split::parts;
+        operation.parts = static_cast<int>(operation.packed->at(0).tiles.size());
+      }
+    } else if (flat && splits_into_blocks(step.kind)) {
+      operation.split = Operation::Split::parts;
+      const auto branches = static_cast<int>(std::max<size_t>(step.branches.size(), 1));
+      operation.parts = network_.places[at(step.out)].blocks / branches;
+    }
+    for (const Name name : reads(step)) {
+      operation.reads.push_back(read_of(step, name, storage_name(name)));
+    }
+    find_windows(operation, storage(step.inputs[0]), storage(step.out));
+    return operation;
+  }
+
+  static bool splits_into_blocks(Kind kind) {
+    return kind == Kind::pyramid || kind == Kind::mean || kind == Kind::adapt ||
+           kind == Kind::maximum;
+  }
+
+  // ---- groups -----------------------------------------------------------------------------------
+
+  void open(Operation operation) {
+    Group group;
+    group.rows = operation.split == Operation::Split::rows ? operation.rows : 0;
+    group.operations.push_back(std::move(operation));
+    plan_.groups.push_back(std::move(group));
+    made_.clear();
+    read_around_.clear();
+  }
+
+  // Every group that looks at the image brings in the rows that it needs, band by band.
+  void bring_image() {
+    if (!made_.insert(kImage).second) return;
+    auto& operations = plan_.groups.back().operations;
+    operations.insert(operations.begin(), import());
+  }
+
+  // 0: no; 1: it needs no other rows than its own; 2: it needs others, which are made twice.
+  int may_join(const Operation& operation, size_t index) {
+    if (plan_.groups.empty()) return 0;
+    const Group& group = plan_.groups.back();
+    if (operation.split != Operation::Split::rows || group.rows == 0 || apart_.count(index) ||
+        operation.step->kind == Kind::enlarge || operation.step->kind == Kind::mean ||
+        (group.operations.back().step && group.operations.back().step->kind == Kind::enlarge) ||
+        group.operations.size() >= kMostOperations ||
+        read_around_.count(storage_name(operation.out))) {
+      return 0;
+    }
+    bool around = false;
+    for (const Operation::Read& read : operation.reads) {
+      if (!read.around || !made_.count(read.storage)) continue;
+      const Storage& s = plan_.storages[at(read.storage)];
+      const bool worthwhile = read.storage == kImage || s.image / threads_ >= kLarge;
+      if (s.flat || !worthwhile) return 0;
+      around = true;
+    }
+    if (around) return 2;
+    return group.rows == operation.rows;
+  }
+
+  void note(const Step& step) {
+    const int group = static_cast<int>(plan_.groups.size()) - 1;
+    made_.insert(storage_name(step.out));
+    touch(step.out, group);
+    for (const Name name : reads(step)) {
+      touch(name, group);
+      if (!reads_its_row_only(step, name)) read_around_.insert(storage_name(name));
+    }
+  }
+
+  void touch(Name name, int group) {
+    Storage& s = storage(name);
+    if (s.first < 0) s.first = group;
+    s.last = std::max(s.last, group);
+  }
+
+  // What is made and used within one group needs no more than a band of rows.
+  void find_locals() {
+    for (Storage& s : plan_.storages) {
+      s.local = s.first >= 0 && s.first == s.last && !s.flat && plan_.groups[at(s.first)].rows > 0;
+    }
+    storage(kImage).local = true;  // in every group anew
+    for (const Group& group : plan_.groups) {
+      const Operation& last = group.operations.back();
+      if (last.kind == Operation::Kind::step && last.step->kind == Kind::enlarge) {
+        storage(last.out).local = storage(last.in).local = false;
+      }
+      for (const Operation& operation : group.operations) {
+        if (operation.kind == Operation::Kind::step && operation.step->kind == Kind::mean) {
+          storage(operation.in).local = storage(operation.out).local = false;
+        }
+      }
+    }
+    for (Group& group : plan_.groups) number_locals(group);
+  }
+
+  void number_locals(Group& group) {
+    group.locals.clear();
+    const auto number = [&](Name name) {
+      const auto found = std::find(group.locals.begin(), group.locals.end(), name);
+      if (found != group.locals.end()) return static_cast<int>(found - group.locals.begin());
+      group.locals.push_back(name);
+      return static_cast<int>(group.locals.size()) - 1;
+    };
+    for (Operation& operation : group.operations) {
+      operation.local = -1;
+      if (operation.kind != Operation::Kind::output && storage(operation.out).local) {
+        operation.local = number(storage_name(operation.out));
+        storage(operation.out).local_place = operation.local;
+      }
+      for (Operation::Read& read : operation.reads) {
+        read.local = plan_.storages[at(read.storage)].local ? number(read.storage) : -1;
+      }
+    }
+  }
+
+  // Whether no row is made twice but of what is local.
+  bool sound(const Group& group) {
+    if (group.locals.size() > kMostLocals) return false;
+    std::set<Name> made, twice;  // storages
+    for (const Operation& operation : group.operations) {
+      if (operation.kind == Operation::Kind::output) return true;
+      made.insert(storage_name(operation.out));
+    }
+    for (auto operation = group.operations.rbegin(); operation != group.operations.rend();
+         ++operation) {
+      const bool more = twice.count(storage_name(operation->out)) > 0;
+      if (more && !storage(operation->out).local) return false;
+      for (const Operation::Read& read : operation->reads) {
+        if (made.count(read.storage) && (more || read.around)) twice.insert(read.storage);
+      }
+    }
+    return true;
+  }
+
+  // ---- bands: as many rows as caches hold -------------------------------------------------------
+
+  void choose_band(Group& group) {
+    if (group.rows == 0) return;
+    const int share = (group.rows + threads_ - 1) / threads_;
+    bool twice = false;
+    for (const Operation& operation : group.operations) {
+      for (const Operation::Read& read : operation.reads) twice |= read.around && read.local >= 0;
+    }
+    int band = share;
+    while (band > 1 && touched(group, band) > (twice ? kFar : kNear)) band = (band + 1) / 2;
+    if (twice) band = std::max(band, std::min(share, 4));
+    const int bands = (share + band - 1) / band;
+    group.band = (share + bands - 1) / bands;
+    keep_rows(group);
+  }
+
+  Index touched(const Group& group, int band) {
+    Range made[kMostOperations], kept[kMostLocals];
+    const int middle = std::max(0, (group.rows - band) / 2);
+    find_ranges(group, middle, std::min(middle + band, group.rows), made, kept);
+    Index total = 0;
+    for (size_t i = 0; i < group.operations.size(); ++i) {
+      const Operation& operation = group.operations[i];
+      if (operation.out == kNone) continue;
+      const Index own = network_.places[at(operation.out)].blocks * storage(operation.out).block;
+      total += own * made[i].count();
+    }
+    return total;
+  }
+
+  // All work of the group, over what it would be if no row were made twice.
+  double waste(const Group& group) {
+    if (group.rows == 0 || group.locals.empty()) return 1;
+    Range made[kMostOperations], kept[kMostLocals];
+    const int row = std::max(0, (group.rows - group.band) / 2);
+    find_ranges(group, row, std::min(row + group.band, group.rows), made, kept);
+    double done = 0, needed = 0;
+    for (size_t i = 0; i < group.operations.size(); ++i) {
+      const Operation& operation = group.operations[i];
+      if (operation.kind != Operation::Kind::step) continue;
+      const double work = work_of_row(operation);
+      done += work * made[i].count();
+      needed += work * group.band * operation.rows / group.rows;
+    }
+    return done / needed;
+  }
+
+  double work_of_row(const Operation& operation) {
+    double steps = 4;  // of moving and combining, about
+    for (const Packed& packed : *operation.packed) {
+      for (const Tile& tile : packed.tiles) steps += tile.depth * tile.blocks;
+      for (const int taps : packed.taps) {
+        steps += taps * network_.places[at(operation.out)].blocks / packed.taps.size();
+      }
+    }
+    return steps * storage(operation.out).width;
+  }
+
+  // The most rows that a band keeps of each local storage.
+  void keep_rows(const Group& group) {
+    Range made[kMostOperations], kept[kMostLocals];
+    for (int thread = 0; thread < threads_; ++thread) {
+      const int end = group.rows * (thread + 1) / threads_;
+      for (int row = group.rows * thread / threads_; row < end; row += group.band) {
+        find_ranges(group, row, std::min(row + group.band, end), made, kept);
+        for (size_t i = 0; i < group.locals.size(); ++i) {
+          Storage& s = plan_.storages[at(group.locals[i])];
+          s.rows_kept = std::max(s.rows_kept, kept[i].count());
+        }
+      }
+    }
+  }
+
+  std::string name_of(const Group& group) const {
+    std::string name;
+    for (const Operation& operation : group.operations) {
+      const Name made = operation.kind == Operation::Kind::output ? operation.in : operation.out;
+      name += (name.empty() ? "" : " + ") + program_.tensors[at(made)].name;
+    }
+    return name;
+  }
+
+  const Network& network_;
+  const Program& program_;
+  Plan& plan_;
+  const int threads_;
+  std::set<Name> made_, read_around_;                    // storages, by the open group
+  std::map<size_t, std::vector<size_t>> joined_around_;  // steps, of each group
+  int attempts_ = 0;
+  std::set<size_t> apart_;  // steps that open a group
+};
+
+// Rows [row, end) of a step, as rows of what it reads.
+Range needed(const Operation& operation, const Operation::Read& read, Range rows) {
+  if (!read.around) return rows;
+  if (read.windows) {
+    return {operation.rows_at[static_cast<size_t>(2 * rows.first)],
+            operation.rows_at[static_cast<size_t>(2 * rows.end - 1)] + read.inclusive};
+  }
+  return {rows.first * read.stride - read.reach, (rows.end - 1) * read.stride + read.reach + 1};
+}
+
+}  // namespace
+
+std::vector<Name> reads(const Step& step) {
+  std::vector<Name> names = step.inputs;
+  for (const Name name : {step.residual, step.gate, step.other}) {
+    if (name != kNone) names.push_back(name);
+  }
+  return names;
+}
+
+void group_steps(const Network& network, Plan& plan, int threads) {
+  Grouper(network, plan, threads).run();
+}
+
+void find_ranges(const Group& group, int row, int end, Range* made, Range* kept) {
+  for (size_t i = 0; i < group.locals.size(); ++i) kept[i] = {};
+  for (size_t i = group.operations.size(); i-- > 0;) {
+    const Operation& operation = group.operations[i];
+    if (operation.local < 0) {
+      // exactly this band's share, so that no two bands write the same row
+      made[i] = {static_cast<int>(static_cast<int64_t>(row) * operation.rows / group.rows),
+                 static_cast<int>(static_cast<int64_t>(end) * operation.rows / group.rows)};
+    } else {
+      const Range all = kept[operation.local];
+      made[i] = {std::max(all.first, 0), std::min(all.end, operation.rows)};
+    }
+    if (made[i].count() <= 0) continue;
+    for (const Operation::Read& read : operation.reads) {
+      if (read.local >= 0) kept[read.local].include(needed(operation, read, made[i]));
+    }
+  }
+}
+
+}  // namespace espnetv2
