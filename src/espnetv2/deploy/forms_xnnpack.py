@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from espnetv2.deploy.forms import TwoSlopes, WindowMeans
+from espnetv2.deploy.forms import TwoSlopes, WindowMeans, WordEESP
 from espnetv2.layers.conv import ConvNormAct
+from espnetv2.layers.eru import EESP1d
 from espnetv2.layers.pyramid_pool import PyramidPool
 from espnetv2.layers.traced import known
 
@@ -39,6 +40,11 @@ def for_xnnpack(network: nn.Module) -> nn.Module:
                     setattr(parent, name, FixedMeans())
                 elif isinstance(child, PyramidPool) and can_split(child):
                     setattr(parent, name, SummedPyramid(child))
+    for unit in changed.modules():
+        if isinstance(unit, EESP1d | WordEESP):  # XNNPACK has PReLUs of pictures only
+            for act in unit.modules():
+                if isinstance(act, TwoSlopes):
+                    act.form = "relu"
     return changed
 
 
