@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "denormals.h"
+#include "geometry.h"
 #include "groups.h"
 
 namespace espnetv2 {
@@ -242,31 +243,25 @@ class Worker {
     kernels_.window(a);
   }
 
-  ResizeArgs resize_args(const Operation& operation, int row, int end) const {
-    const View in = view(operation.in);
+  void resize(const Operation& operation, const Share& share) {
+    const View in = view(operation.in), out = view(operation.out);
     ResizeArgs a{};
     a.x = in.at;
     a.x_row = in.row;
     a.x_block = in.block;
+    a.out = out.at;
+    a.out_row = out.row;
+    a.out_block = out.block;
     a.rows = operation.rows_at.data();
     a.row_weights = operation.row_weights.data();
     a.columns = operation.columns_at.data();
     a.column_weights = operation.column_weights.data();
-    a.blocks = blocks(operation.in);
-    a.row = row;
-    a.row_end = end;
-    return a;
-  }
-
-  void resize(const Operation& operation, const Share& share) {
-    const View out = view(operation.out);
-    ResizeArgs a = resize_args(operation, share.row, share.row_end);
-    a.out = out.at;
-    a.out_row = out.row;
-    a.out_block = out.block;
-    a.width = storage(operation.out).width;
     a.rise = floats(operation.packed->at(0).rise);
     a.fall = floats(operation.packed->at(0).fall);
+    a.blocks = blocks(operation.out);
+    a.width = storage(operation.out).width;
+    a.row = share.row;
+    a.row_end = share.row_end;
     kernels_.resize(a);
   }
 
@@ -309,7 +304,9 @@ class Worker {
     GatherArgs a{};
     a.x = in.at;
     a.x_row = in.row;
-    a.from = operation.offsets.data();
+    a.counts = operation.counts.data();
+    a.sources = operation.offsets.data();
+    a.picks = operation.places.data();
     a.out = out.at;
     a.out_row = out.row;
     a.out_block = out.block;
@@ -421,18 +418,38 @@ class Worker {
     const Result& result = memory_.results->at(index);
     const Index own = result.size / plan_.batch * image_;
     uint8_t* to = memory_.result_bytes + result.start + own;
-    if (output.form == Output::Form::classes) {
-      ClassMapArgs a{};
-      a.resize = resize_args(operation, row, end);
-      a.resize.width = plan_.width;
-      a.classes = network_.program.tensors[at(operation.in)].channels;
-      a.lanes = lanes_of(operation.in);
-      a.out = to;
-      a.out_row = plan_.width;
-      kernels_.class_map(a);
+    if (output.enlarged) {
+      enlarged(operation, to, row, end);
       return;
     }
     copy(operation, reinterpret_cast<float*>(to), row, end);
+  }
+
+  void enlarged(const Operation& operation, uint8_t* to, int row, int end) {
+    const View in = view(operation.in);
+    const Storage& from = storage(operation.in);
+    PlanesArgs a{};
+    a.x = in.at;
+    a.x_row = in.row;
+    a.x_block = in.block;
+    a.x_width = from.width;
+    a.lanes = lanes_of(operation.in);
+    a.classes = network_.program.tensors[at(operation.in)].channels;
+    a.rows = operation.rows_at.data();
+    a.row_weights = operation.row_weights.data();
+    a.firsts = operation.columns_at.data();
+    a.picks = operation.offsets.data();
+    a.column_weights = operation.column_weights.data();
+    a.scratch = memory_.arena + plan_.arena + plan_.band * thread_;
+    a.scratch_row = scratch_row(from);
+    a.plane = static_cast<Index>(plan_.height) * plan_.width;
+    const bool whole = operation.output->form == Output::Form::map;
+    a.planes = whole ? reinterpret_cast<float*>(to) : nullptr;
+    a.largest = whole ? nullptr : to;
+    a.width = plan_.width;
+    a.row = row;
+    a.row_end = end;
+    kernels_.planes(a);
   }
 
   const int32_t* lanes_of(Name name) const { return network_.places[at(name)].lane.data(); }

@@ -67,8 +67,9 @@ void Context::lay_out_results() {
     result.shape = {plan_.batch};
     switch (output.form) {
       case Output::Form::map:
-        result.shape.insert(result.shape.end(),
-                            {channels, plan_.heights[first], plan_.widths[first]});
+        result.shape.push_back(channels);
+        result.shape.push_back(output.enlarged ? plan_.height : plan_.heights[first]);
+        result.shape.push_back(output.enlarged ? plan_.width : plan_.widths[first]);
         break;
       case Output::Form::vector:
         result.shape.push_back(channels);

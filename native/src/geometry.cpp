@@ -37,7 +37,9 @@ void neighbours(int from, int to, std::vector<int32_t>& pairs, std::vector<float
 void find_windows(Operation& operation, const Storage& in, const Storage& out) {
   switch (operation.step->kind) {
     case Step::Kind::resize:
-      find_neighbours(operation, in, out.height, out.width);
+      neighbours(in.height, out.height, operation.rows_at, operation.row_weights);
+      neighbours(in.width, out.width, operation.columns_at, operation.column_weights);
+      for (int32_t& column : operation.columns_at) column *= in.lanes;
       break;
     case Step::Kind::mean:
     case Step::Kind::adapt:
@@ -53,10 +55,18 @@ void find_windows(Operation& operation, const Storage& in, const Storage& out) {
   }
 }
 
-void find_neighbours(Operation& operation, const Storage& in, int height, int width) {
+void find_enlargement(Operation& operation, const Storage& in, int height, int width) {
   neighbours(in.height, height, operation.rows_at, operation.row_weights);
-  neighbours(in.width, width, operation.columns_at, operation.column_weights);
-  for (int32_t& column : operation.columns_at) column *= in.lanes;
+  std::vector<int32_t> pairs;
+  neighbours(in.width, width, pairs, operation.column_weights);
+  const int lanes = in.lanes, columns = (width + lanes - 1) / lanes * lanes;
+  operation.column_weights.resize(static_cast<size_t>(columns), 0.0f);
+  for (int x = 0; x < columns; ++x) {
+    const auto first = static_cast<size_t>(x / lanes * lanes);
+    const auto own = static_cast<size_t>(std::min(x, width - 1));
+    if (x % lanes == 0) operation.columns_at.push_back(pairs[2 * first]);
+    operation.offsets.push_back(pairs[2 * own] - pairs[2 * first]);
+  }
 }
 
 }  // namespace espnetv2

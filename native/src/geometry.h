@@ -20,7 +20,13 @@ void neighbours(int from, int to, std::vector<int32_t>& pairs, std::vector<float
 // Writes the numbers that pooling and resizing need into an operation.
 void find_windows(Operation& operation, const Storage& in, const Storage& out);
 
-// Those of a resize to a size that is no storage's.
-void find_neighbours(Operation& operation, const Storage& in, int height, int width);
+// Those of an output that is enlarged, in the form that the kernel `planes` takes: the columns of
+// one vector are named from the first one that it reads.
+void find_enlargement(Operation& operation, const Storage& in, int height, int width);
+
+// Floats of a row of the kernel `planes`, with room to read a vector behind its end.
+inline Index scratch_row(const Storage& in) {
+  return (in.width + 3 * in.lanes - 1) / in.lanes * in.lanes;
+}
 
 }  // namespace espnetv2

@@ -14,11 +14,11 @@ namespace {
 using Kind = Step::Kind;
 
 constexpr Index kNear = 24 << 10;   // floats of a band: they stay in the nearest caches
-constexpr Index kFar = 192 << 10;   // of one that makes rows twice: in the second
+constexpr Index kFar = 256 << 10;   // of one that makes rows twice: in the second
 constexpr Index kLarge = 96 << 10;  // of a map, for each thread, that leaves the second cache soon
 constexpr int kMostLocals = 48, kMostOperations = 48;
 constexpr int kMostAttempts = 200;
-constexpr double kMostWaste = 1.3;  // of all work: what is made twice
+constexpr double kMostWaste = 1.15;  // of all work: what is made twice
 
 size_t at(Name name) { return static_cast<size_t>(name); }
 
@@ -117,8 +117,7 @@ class Grouper {
     operation.output = &output;
     operation.output_part = part;
     operation.in = output.tensors[part];
-    operation.rows =
-        output.form == Output::Form::classes ? plan_.height : plan_.heights[at(operation.in)];
+    operation.rows = output.enlarged ? plan_.height : plan_.heights[at(operation.in)];
     touch(operation.in, static_cast<int>(plan_.groups.size()));
     return operation;
   }
@@ -319,12 +318,15 @@ class Grouper {
     return done / needed;
   }
 
+  // In vector operations, about.
   double work_of_row(const Operation& operation) {
-    double steps = 4;  // of moving and combining, about
+    const auto moved = static_cast<double>(network_.places[at(operation.out)].blocks);
+    const Kind kind = operation.step->kind;
+    double steps = moved * (kind == Kind::resize || kind == Kind::adapt ? 12 : 6);
     for (const Packed& packed : *operation.packed) {
       for (const Tile& tile : packed.tiles) steps += tile.depth * tile.blocks;
       for (const int taps : packed.taps) {
-        steps += taps * network_.places[at(operation.out)].blocks / packed.taps.size();
+        steps += taps * moved / static_cast<double>(packed.taps.size());
       }
     }
     return steps * storage(operation.out).width;

@@ -1,6 +1,7 @@
 #include "plan.h"
 
 #include <algorithm>
+#include <map>
 #include <tuple>
 
 #include "error.h"
@@ -171,8 +172,11 @@ class Planner {
         if (operation.kind == Operation::Kind::import) continue;
         const Storage& in = storage(operation.in);
         if (operation.kind == Operation::Kind::output) {
-          if (operation.output->form == Output::Form::classes) {
-            find_neighbours(operation, in, plan_.height, plan_.width);
+          if (operation.output->enlarged) {
+            require(in.width <= plan_.width, "logits are wider than the image");
+            find_enlargement(operation, in, plan_.height, plan_.width);
+            const Index rows = 3 * program_.tensors[at(operation.in)].channels;
+            plan_.band = std::max(plan_.band, rows * scratch_row(in));
           }
           continue;
         }
@@ -201,19 +205,32 @@ class Planner {
           }
         }
         break;
-      case Kind::gather: {
-        const Place& from = network_.places[at(operation.in)];
-        for (const int channel : operation.step->picked) {
-          const int lane = from.lane[at(channel)];
-          operation.offsets.push_back(
-              static_cast<int32_t>(lane / in.lanes * in.block + lane % in.lanes));
-        }
-        operation.offsets.resize(
-            static_cast<size_t>(network_.places[at(operation.out)].blocks * network_.lanes), -1);
+      case Kind::gather:
+        finish_gather(operation, in);
         break;
-      }
       default:
         break;
+    }
+  }
+
+  // For each output block: the input blocks that it takes lanes from, and which.
+  void finish_gather(Operation& operation, const Storage& in) {
+    const Place& from = network_.places[at(operation.in)];
+    const std::vector<int>& picked = operation.step->picked;
+    const auto count = static_cast<int>(picked.size());
+    for (int first = 0; first < count; first += in.lanes) {
+      std::map<int, std::vector<int32_t>> sources;
+      for (int lane = 0; lane < in.lanes && first + lane < count; ++lane) {
+        const int taken = from.lane[at(picked[at(first + lane)])];
+        auto& picks = sources[taken / in.lanes];
+        picks.resize(at(in.lanes), -1);
+        picks[at(lane)] = taken % in.lanes;
+      }
+      operation.counts.push_back(static_cast<int32_t>(sources.size()));
+      for (const auto& [block, picks] : sources) {
+        operation.offsets.push_back(static_cast<int32_t>(block * in.block));
+        operation.places.insert(operation.places.end(), picks.begin(), picks.end());
+      }
     }
   }
 

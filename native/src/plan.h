@@ -73,6 +73,7 @@ struct Operation {
   std::vector<int32_t> places;               // of merged pixels in a map with a border
   std::vector<int32_t> rows_at, columns_at;  // of resizing and pooling
   std::vector<float> row_weights, column_weights;
+  std::vector<int32_t> counts;  // of a gather: input blocks of each output block
 };
 
 // Operations between two meetings of the threads.

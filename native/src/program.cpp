@@ -205,6 +205,7 @@ class Writer {
     output.name = value.at("name").text();
     output.form = form->second;
     output.values = static_cast<int>(value.integer_or("values", 1, 1, kMost));
+    output.enlarged = value.boolean_or("enlarged", false) || form->second == Output::Form::classes;
     for (const Json& name : value.at("in").list()) {
       output.tensors.push_back(named(name.text()));
       require(channels(output.tensors.back()) % output.values == 0, "an output does not divide");
@@ -212,6 +213,9 @@ class Writer {
     const bool several = output.form == Output::Form::places;
     require(!output.tensors.empty() && (several || output.tensors.size() == 1),
             "an output is made of no or of several maps");
+    require(!output.enlarged || output.form == Output::Form::map ||
+                output.form == Output::Form::classes,
+            "an output is enlarged that is no map");
     require(output.form != Output::Form::classes || channels(output.tensors[0]) <= 256,
             "a class map has more than 256 classes");
     program_.outputs.push_back(std::move(output));

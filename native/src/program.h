@@ -71,7 +71,8 @@ struct Output {
   std::string name;
   Form form = Form::map;
   std::vector<Name> tensors;
-  int values = 1;  // of one box
+  int values = 1;         // of one box
+  bool enlarged = false;  // to the size of the image, bilinear with aligned corners
 };
 
 struct Tensor {

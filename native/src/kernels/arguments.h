@@ -120,24 +120,38 @@ struct CombineArgs {
   int row, row_end;
 };
 
-// Lane l of output block c is the input's lane at offset from[c * lanes + l]; negative for zero.
+// Each output block is put together of lanes of several input blocks.
 struct GatherArgs {
   const float* x;
   Index x_row;
-  const int32_t* from;
+  const int32_t* counts;   // input blocks of each output block
+  const int32_t* sources;  // where these begin, in floats
+  const int32_t* picks;    // [source][lane]: which of its lanes comes here; negative for none
   float* out;
   Index out_row, out_block;
   int blocks, width;
   int row, row_end;
 };
 
-// The class of every pixel of an enlarged map of logits.
-struct ClassMapArgs {
-  ResizeArgs resize;  // without out
-  int classes;
+// A map of logits, enlarged: as planes of floats, or as the class of the largest.
+struct PlanesArgs {
+  const float* x;
+  Index x_row, x_block;
+  int x_width;
   const int32_t* lanes;  // of each class
-  uint8_t* out;
-  Index out_row;
+  int classes;
+  const int32_t* rows;          // above and below of each output row
+  const float* row_weights;     // of the one below
+  const int32_t* firsts;        // of `lanes` neighbouring output columns: the first one they read
+  const int32_t* picks;         // [column]: the left neighbour, from that first one on
+  const float* column_weights;  // of the right one
+  float* scratch;               // 3 rows a class of `scratch_row` floats
+  Index scratch_row;
+  float* planes;  // or null
+  Index plane;
+  uint8_t* largest;  // or null
+  int width;
+  int row, row_end;
 };
 
 // The kernels of one instruction set.
@@ -151,7 +165,7 @@ struct Kernels {
   void (*window)(const WindowArgs&);
   void (*combine)(const CombineArgs&);
   void (*gather)(const GatherArgs&);
-  void (*class_map)(const ClassMapArgs&);
+  void (*planes)(const PlanesArgs&);
   double (*peak)(double seconds);  // multiply-adds a second of one thread, registers only
 };
 

@@ -1,4 +1,4 @@
-// Kernels that move or combine whole maps: resizing, pooling, gating, gathering, class maps.
+// Kernels that move or combine whole maps: resizing, pooling, gating, gathering.
 #pragma once
 #include <cmath>
 
@@ -7,29 +7,47 @@
 namespace espnetv2 {
 namespace {
 
-// One pixel of one block between its four neighbours.
-INLINE Vector between(const float* above, const float* below, float down, const int32_t* columns,
-                      float right) {
-  const Vector top = load(above + columns[0]) * (1.0f - right) + load(above + columns[1]) * right;
-  const Vector bottom =
-      load(below + columns[0]) * (1.0f - right) + load(below + columns[1]) * right;
-  return top * (1.0f - down) + bottom * down;
+// Rows first: each pixel of the input is weighed once for all that lie between it and the next.
+constexpr int kSpan = 64;  // input pixels at a time
+
+template <bool kSlopes>
+INLINE void resize_part(const ResizeArgs& a, int y, int c, int x, int end) {
+  alignas(4 * kLanes) float line[kSpan * kLanes];
+  const float down = a.row_weights[y];
+  const int32_t first = a.columns[2 * x], last = a.columns[2 * end - 1];
+  const float* above = a.x + a.rows[2 * y] * a.x_row + c * a.x_block + first;
+  const float* below = a.x + a.rows[2 * y + 1] * a.x_row + c * a.x_block + first;
+  for (int32_t p = 0; p <= last - first; p += kLanes) {
+    store(line + p, load(above + p) * (1.0f - down) + load(below + p) * down);
+  }
+  const Vector rise = kSlopes ? load(a.rise + c * kLanes) : zero();
+  const Vector fall = kSlopes ? load(a.fall + c * kLanes) : zero();
+  float* out = a.out + y * a.out_row + c * a.out_block;
+  for (; x < end; ++x) {
+    const float right = a.column_weights[x];
+    const Vector value = load(line + a.columns[2 * x] - first) * (1.0f - right) +
+                         load(line + a.columns[2 * x + 1] - first) * right;
+    store(out + x * kLanes, kSlopes ? slopes(value, rise, fall) : value);
+  }
 }
 
 void resize(const ResizeArgs& a) {
-  for (int y = a.row; y < a.row_end; ++y) {
-    for (int c = 0; c < a.blocks; ++c) {
-      const float* above = a.x + a.rows[2 * y] * a.x_row + c * a.x_block;
-      const float* below = a.x + a.rows[2 * y + 1] * a.x_row + c * a.x_block;
-      float* out = a.out + y * a.out_row + c * a.out_block;
-      const Vector rise = a.rise ? load(a.rise + c * kLanes) : all(1.0f);
-      const Vector fall = a.rise ? load(a.fall + c * kLanes) : all(1.0f);
-      for (int x = 0; x < a.width; ++x) {
-        const Vector value =
-            between(above, below, a.row_weights[y], a.columns + 2 * x, a.column_weights[x]);
-        store(out + x * kLanes, slopes(value, rise, fall));
+  for (int x = 0; x < a.width;) {
+    int end = x + 1;  // as many columns as the span holds
+    const auto fits = [&](int column) {
+      return a.columns[2 * column + 1] - a.columns[2 * x] < kSpan * kLanes;
+    };
+    while (end < a.width && fits(end)) ++end;
+    for (int y = a.row; y < a.row_end; ++y) {
+      for (int c = 0; c < a.blocks; ++c) {
+        if (a.rise) {
+          resize_part<true>(a, y, c, x, end);
+        } else {
+          resize_part<false>(a, y, c, x, end);
+        }
       }
     }
+    x = end;
   }
 }
 
@@ -47,23 +65,38 @@ void shrink(const ShrinkArgs& a) {
   }
 }
 
+template <bool kLargest>
+INLINE Vector window_of(const float* from, Index x_row, int rows, int columns) {
+  Vector found = load(from);
+  for (int i = 0; i < rows; ++i, from += x_row) {
+    for (int j = i == 0; j < columns; ++j) {
+      const Vector value = load(from + j * kLanes);
+      found = kLargest ? (value > found ? value : found) : found + value;
+    }
+  }
+  return kLargest ? found : found * (1.0f / static_cast<float>(rows * columns));
+}
+
 void window(const WindowArgs& a) {
   for (int c = a.block; c < a.block_end; ++c) {
+    const Vector rise = a.rise ? load(a.rise + c * kLanes) : all(1.0f);
+    const Vector fall = a.rise ? load(a.fall + c * kLanes) : all(1.0f);
     for (int y = a.row; y < a.row_end; ++y) {
-      const int top = a.rows[2 * y], bottom = a.rows[2 * y + 1];
+      const int top = a.rows[2 * y], rows = a.rows[2 * y + 1] - top;
+      const float* from = a.x + c * a.x_block + top * a.x_row;
+      float* out = a.out + y * a.out_row + c * a.out_block;
       for (int x = 0; x < a.width; ++x) {
-        const int left = a.columns[2 * x], right = a.columns[2 * x + 1];
-        const float* from = a.x + c * a.x_block + top * a.x_row + left * kLanes;
-        Vector found = a.largest ? load(from) : zero();
-        for (int i = top; i < bottom; ++i, from += a.x_row) {
-          for (int j = 0; j < right - left; ++j) {
-            const Vector value = load(from + j * kLanes);
-            found = a.largest ? (value > found ? value : found) : found + value;
-          }
+        const int left = a.columns[2 * x], columns = a.columns[2 * x + 1] - left;
+        const float* corner = from + left * kLanes;
+        Vector found;
+        if (a.largest) {
+          found = window_of<true>(corner, a.x_row, rows, columns);
+        } else if (rows == 2 && columns == 2) {
+          found = window_of<false>(corner, a.x_row, 2, 2);
+        } else {
+          found = window_of<false>(corner, a.x_row, rows, columns);
         }
-        if (!a.largest) found = found / all(static_cast<float>((bottom - top) * (right - left)));
-        if (a.rise) found = slopes(found, load(a.rise + c * kLanes), load(a.fall + c * kLanes));
-        store(a.out + y * a.out_row + c * a.out_block + x * kLanes, found);
+        store(out + x * kLanes, slopes(found, rise, fall));
       }
     }
   }
@@ -93,40 +126,42 @@ void combine(const CombineArgs& a) {
   }
 }
 
-void gather(const GatherArgs& a) {
-  for (int y = a.row; y < a.row_end; ++y) {
-    const float* from = a.x + y * a.x_row;
-    for (int c = 0; c < a.blocks; ++c) {
-      const int32_t* lanes = a.from + c * kLanes;
-      float* out = a.out + y * a.out_row + c * a.out_block;
-      for (int x = 0; x < a.width; ++x) {
-        for (int l = 0; l < kLanes; ++l) {
-          out[x * kLanes + l] = lanes[l] < 0 ? 0.0f : from[lanes[l] + x * kLanes];
-        }
-      }
+// Lanes of up to four input blocks at once; those that are not taken are added as zeros.
+template <int kSources>
+INLINE void gather_row(const float* x, const int32_t* sources, const int32_t* picks, float* out,
+                       int width, bool more) {
+  Integers pick[kSources];
+  const float* from[kSources];
+  UNROLL for (int i = 0; i < kSources; ++i) {
+    pick[i] = load_integers(picks + i * kLanes);
+    from[i] = x + sources[i];
+  }
+  for (int p = 0; p < width * kLanes; p += kLanes) {
+    Vector found = more ? load(out + p) : zero();
+    UNROLL for (int i = 0; i < kSources; ++i) {
+      const Vector all_of_them = __builtin_shuffle(load(from[i] + p), pick[i]);
+      found = pick[i] >= 0 ? all_of_them : found;
     }
+    store(out + p, found);
   }
 }
 
-// Interpolates the logits of one pixel and keeps the largest; of equal ones the first class.
-void class_map(const ClassMapArgs& a) {
-  const ResizeArgs& r = a.resize;
-  alignas(4 * kLanes) float logits[256 + kLanes];
-  for (int y = r.row; y < r.row_end; ++y) {
-    const float* above = r.x + r.rows[2 * y] * r.x_row;
-    const float* below = r.x + r.rows[2 * y + 1] * r.x_row;
-    uint8_t* out = a.out + y * a.out_row;
-    for (int x = 0; x < r.width; ++x) {
-      for (int c = 0; c < r.blocks; ++c) {
-        const Index block = c * r.x_block;
-        store(logits + c * kLanes, between(above + block, below + block, r.row_weights[y],
-                                           r.columns + 2 * x, r.column_weights[x]));
+void gather(const GatherArgs& a) {
+  for (int y = a.row; y < a.row_end; ++y) {
+    const float* x = a.x + y * a.x_row;
+    const int32_t *sources = a.sources, *picks = a.picks;
+    for (int c = 0; c < a.blocks; ++c) {
+      float* out = a.out + y * a.out_row + c * a.out_block;
+      for (int left = a.counts[c], part = 0; left > 0; ++part) {
+        const int now = left < 4 ? left : 4;
+        if (now == 4) gather_row<4>(x, sources, picks, out, a.width, part);
+        if (now == 3) gather_row<3>(x, sources, picks, out, a.width, part);
+        if (now == 2) gather_row<2>(x, sources, picks, out, a.width, part);
+        if (now == 1) gather_row<1>(x, sources, picks, out, a.width, part);
+        left -= now;
+        sources += now;
+        picks += now * kLanes;
       }
-      int found = 0;
-      for (int c = 1; c < a.classes; ++c) {
-        if (logits[a.lanes[c]] > logits[a.lanes[found]]) found = c;
-      }
-      out[x] = static_cast<uint8_t>(found);
     }
   }
 }

@@ -3,6 +3,7 @@
 #include <ctime>
 
 #include "kernels/maps.h"
+#include "kernels/planes.h"
 #include "kernels/pyramid.h"
 #include "kernels/tile.h"
 
@@ -37,8 +38,8 @@ double peak(double seconds) {
   return best;
 }
 
-const Kernels kTable = {NAME,   kLanes,  conv,   pyramid,   resize, shrink,
-                        window, combine, gather, class_map, peak};
+const Kernels kTable = {NAME,   kLanes,  conv,   pyramid, resize, shrink,
+                        window, combine, gather, planes,  peak};
 
 }  // namespace
 

@@ -2,9 +2,10 @@
 // Include with LANES and TILE_PIXELS defined; everything here and in the other kernel headers is
 // of internal linkage, since it is compiled once for each instruction set.
 #pragma once
+#include <string.h>
+
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 
 #include "kernels/arguments.h"
 
@@ -22,6 +23,23 @@ typedef int32_t Integers __attribute__((vector_size(4 * LANES), aligned(4 * LANE
 
 INLINE Vector load(const float* p) { return *reinterpret_cast<const Vector*>(p); }
 INLINE void store(float* p, Vector v) { *reinterpret_cast<Vector*>(p) = v; }
+INLINE Vector load_unaligned(const float* p) {
+  Vector v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+INLINE Integers load_integers(const int32_t* p) {
+  Integers v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+INLINE void store_some(float* p, Vector v, int count) {
+  if (count == kLanes) {
+    memcpy(p, &v, sizeof v);
+  } else {
+    for (int l = 0; l < count; ++l) p[l] = v[l];
+  }
+}
 INLINE Vector zero() { return Vector{}; }
 INLINE Vector all(float value) { return Vector{} + value; }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from espnetv2.deploy.native_steps import IMAGE, Slopes, Writer, relu, slopes_of
@@ -55,7 +56,10 @@ def strided(w: Writer, x: str, down: Any, shortcut: str | None) -> str:
     if shortcut is None:
         pooled = w.halve(x, kept, act=first)
         return w.simple("concat", pooled, w.conv(views, down.unit.merge.conv, act=second))
-    near, far = _rows(down.image[1].conv, slice(kept)), _rows(down.image[1].conv, slice(kept, None))
+    near, far = (
+        _outputs(down.image[1].conv, slice(kept)),
+        _outputs(down.image[1].conv, slice(kept, None)),
+    )
     pooled = w.conv(shortcut, near, residual=w.halve(x, kept), act=first)
     merged = w.conv(shortcut, far, residual=w.conv(views, down.unit.merge.conv), act=second)
     return w.simple("concat", pooled, merged)
@@ -104,26 +108,33 @@ def _excitation(w: Writer, x: str, layer: Any) -> str:
 
 
 def gated_skip(w: Writer, x: str, skip: Any) -> tuple[str, str]:
-    """The convolution and its gate."""
-    gate = w.simple("logistic", w.conv(w.simple("mean", x), skip.gate))
-    return _grouped(w, x, skip.body), gate
+    """A `GatedSkip`: the convolution and its gate."""
+    body = _grouped(w, x, skip.body)
+    gate = w.conv(w.simple("mean", x), skip.gate, lanes_of=body)
+    return body, w.simple("logistic", gate)
 
 
 def _grouped(w: Writer, x: str, layer: Any) -> str:
-    """A convolution in many narrow groups: a sum of depth-wise ones of picked channels."""
+    """A convolution in many narrow groups, as depth-wise ones of picked channels.
+
+    Source k holds input k of every group. Branch j sums over them what output j of every group
+    is, so that a group is a lane; a shuffle gives the outputs their names back.
+    """
     conv = layer.conv
-    each = conv.in_channels // conv.groups
-    if conv.groups == 1 or (each == 1 and conv.out_channels == conv.in_channels):
+    each, made = conv.in_channels // conv.groups, conv.out_channels // conv.groups
+    if conv.groups == 1 or each == made == 1:
         return conv_norm_act(w, x, layer)
-    made = conv.out_channels // conv.groups
-    sources = [
-        w.gather(x, [out // made * each + place for out in range(conv.out_channels)])
-        for place in range(each)
-    ]
-    return w.pyramid(sources, [conv], act=layer.act)
+    sources = [w.gather(x, range(place, conv.in_channels, each)) for place in range(each)]
+    branches = [_outputs(conv, slice(place, None, made)) for place in range(made)]
+    slopes = slopes_of(layer.act)
+    dealt = None
+    if slopes is not None:
+        first, second = (torch.cat([one[place::made] for place in range(made)]) for one in slopes)
+        dealt = (first, second)
+    return w.simple("shuffle", w.pyramid(sources, branches, act=dealt), groups=made)
 
 
-def pyramid_pool(w: Writer, x: str, pyramid: Any) -> str:
+def pyramid_pool(w: Writer, x: str, pyramid: Any, *, lanes_of: str | None = None) -> str:
     """A `PyramidPool`, scale by scale."""
     x = conv_norm_act(w, x, pyramid.reduce)
     slopes = slopes_of(pyramid.fuse.act)
@@ -134,7 +145,8 @@ def pyramid_pool(w: Writer, x: str, pyramid: Any) -> str:
         own = _cut(slopes, slice(place * width, (place + 1) * width))
         views.append(_view(w, x, branch, ratio, own))
     x = w.pyramid(views, [pyramid.mix.conv], act=pyramid.mix.act)
-    return w.conv(x, pyramid.project, act=pyramid.out.act if hasattr(pyramid.out, "act") else None)
+    act = pyramid.out.act if hasattr(pyramid.out, "act") else None
+    return w.conv(x, pyramid.project, act=act, lanes_of=lanes_of)
 
 
 def _view(w: Writer, x: str, branch: Any, ratio: tuple[int, int], slopes: Slopes) -> str:
@@ -170,11 +182,19 @@ def halves(slopes: Slopes, part: int) -> Slopes:
     return _cut(slopes, slice(part * half, (part + 1) * half))
 
 
-def _rows(conv: Any, part: slice) -> nn.Conv2d:
-    """Some outputs of a 1x1 convolution."""
+def _outputs(conv: Any, part: slice) -> nn.Conv2d:
+    """Some outputs of a convolution, as one of its own without groups of its kind."""
     weight: Tensor = conv.weight[part]
-    made = nn.Conv2d(conv.in_channels, len(weight), 1, bias=conv.bias is not None)
-    made.weight = nn.Parameter(weight)
+    made = nn.Conv2d(
+        weight.shape[1],
+        len(weight),
+        conv.kernel_size,
+        stride=conv.stride,
+        padding=conv.padding,
+        dilation=conv.dilation,
+        bias=conv.bias is not None,
+    )
+    made.weight = nn.Parameter(weight.contiguous())
     if conv.bias is not None:
-        made.bias = nn.Parameter(conv.bias[part])
+        made.bias = nn.Parameter(conv.bias[part].contiguous())
     return made

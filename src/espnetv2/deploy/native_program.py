@@ -53,13 +53,9 @@ def write(network: nn.Module) -> Writer:
         if made is not None and classes:
             writer.output("mask", [made], "classes")
         elif made is not None:
-            writer.output("logits", [_at_full_size(writer, inner, made)], "map")
+            enlarged = isinstance(inner, ESPNetv2Seg | ESPNetv2SegArxiv)
+            writer.output("logits", [made], "map", enlarged=enlarged)
     return writer
-
-
-def _at_full_size(w: Writer, network: nn.Module, logits: str) -> str:
-    enlarges = isinstance(network, ESPNetv2Seg | ESPNetv2SegArxiv)
-    return w.resize(logits, like=IMAGE) if enlarges else logits
 
 
 # ---- networks: each gives a segmenter's last map, or None where it stated the outputs -----------
@@ -95,8 +91,8 @@ def _segmenter(w: Writer, network: Any) -> str:
     *fine, x = _backbone(w, network.backbone)[:4]
     for pyramid, skip, norm in zip(network.pyramids, network.skips, network.norms, strict=False):
         finer = fine.pop()
-        coarse = w.resize(pyramid_pool(w, x, pyramid), like=finer)
         body, gate = gated_skip(w, finer, skip)
+        coarse = w.resize(pyramid_pool(w, x, pyramid, lanes_of=body), like=finer)
         x = w.combine(body, gate=gate, other=coarse, norm=norm.norm, act=norm.act)
     return pyramid_pool(w, x, network.pyramids[-1])
 

@@ -146,9 +146,18 @@ class Writer:
         """A step without weights: shrink, mean, maximum, logistic, shuffle or concat."""
         return self._add(op, list(sources), groups=groups)
 
-    def output(self, name: str, sources: Sequence[str], form: str, *, values: int = 1) -> None:
-        """What the network gives."""
-        self._outputs.append({"name": name, "in": list(sources), "form": form, "values": values})
+    def output(
+        self,
+        name: str,
+        sources: Sequence[str],
+        form: str,
+        *,
+        values: int = 1,
+        enlarged: bool = False,
+    ) -> None:
+        """What the network gives; a map may be enlarged to the size of the image."""
+        given = {"name": name, "in": list(sources), "form": form, "values": values}
+        self._outputs.append({**given, "enlarged": enlarged})
 
     def _add(self, op: str, sources: list[str], **options: Any) -> str:
         name = f"{op}{len(self._steps)}"
