@@ -17,6 +17,7 @@ constexpr Index kNear = 24 << 10;   // floats of a band: they stay in the neares
 constexpr Index kFar = 256 << 10;   // of one that makes rows twice: in the second
 constexpr Index kLarge = 96 << 10;  // of a map, for each thread, that leaves the second cache soon
 constexpr int kMostLocals = 48, kMostOperations = 48;
+constexpr int kFewest = 6;  // rows of a band whose neighbours are made twice
 constexpr int kMostAttempts = 200;
 constexpr double kMostWaste = 1.15;  // of all work: what is made twice
 
@@ -86,8 +87,8 @@ class Grouper {
     for (size_t i = 0; i < plan_.groups.size(); ++i) {
       Group& group = plan_.groups[i];
       if (sound(group)) {
-        choose_band(group);
-        if (waste(group) <= kMostWaste) continue;
+        const bool fits = choose_band(group);
+        if (joined_around_[i].empty() || (fits && waste(group) <= kMostWaste)) continue;
       }
       set_apart(joined_around_[i].back());
       return false;
@@ -272,8 +273,9 @@ class Grouper {
 
   // ---- bands: as many rows as caches hold -------------------------------------------------------
 
-  void choose_band(Group& group) {
-    if (group.rows == 0) return;
+  // Gives whether so few do not fit that rows made twice outweigh.
+  bool choose_band(Group& group) {
+    if (group.rows == 0) return true;
     const int share = (group.rows + threads_ - 1) / threads_;
     bool twice = false;
     for (const Operation& operation : group.operations) {
@@ -281,10 +283,13 @@ class Grouper {
     }
     int band = share;
     while (band > 1 && touched(group, band) > (twice ? kFar : kNear)) band = (band + 1) / 2;
-    if (twice) band = std::max(band, std::min(share, 4));
+    const int least = twice ? std::min(share, kFewest) : 1;
+    const bool fits = band >= least;
+    band = std::max(band, least);
     const int bands = (share + band - 1) / band;
     group.band = (share + bands - 1) / bands;
     keep_rows(group);
+    return fits;
   }
 
   Index touched(const Group& group, int band) {
