@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from espnetv2.deploy.verify import compare, drawn_pictures, pictures_in
+from espnetv2.deploy.verify import compare, compare_boxes, drawn_pictures, pictures_in
 from espnetv2.errors import UserError
 
 
@@ -37,6 +37,38 @@ def test_decisions_that_differ_are_counted():
 def test_no_number_is_no_likeness():
     seen = compare(lambda x: [x], lambda x: [x * np.nan], [(np.ones((1, 2)),)])
     assert seen.difference == np.inf
+
+
+def detections(*rows):
+    """Shape: boxes (1, K, 4), scores (1, K), labels (1, K); the last row fills up."""
+    rows = [*rows, (0.0, 0.0, 0)]
+    boxes = np.array([[x, x, x + 0.1, x + 0.1] for x, _, _ in rows])
+    scores, labels = (np.array([row[place] for row in rows]) for place in (1, 2))
+    return boxes[None], scores[None], labels[None]
+
+
+BOXES = [(0.1, 0.9, 1), (0.3, 0.8, 0), (0.5, 0.6, 1), (0.7, 0.5, 2)]
+
+
+@pytest.mark.parametrize(
+    ("other", "difference", "agreement"),
+    [
+        (BOXES, 0.0, 1.0),
+        (BOXES[::-1], 0.0, 1.0),  # the order is no matter
+        (BOXES[:1] + BOXES[2:], 0.0, 0.75),  # one box less moves the others up
+        ([*BOXES, (0.2, 0.7, 1)], 0.0, 1.0),
+        ([(0.1, 0.891, 1), *BOXES[1:]], 0.01, 1.0),
+        ([(0.109, 0.9, 1), *BOXES[1:]], 0.01, 1.0),
+        ([(0.1, 0.9, 2), *BOXES[1:]], 0.0, 0.75),  # of another label
+        ([(0.2, 0.9, 1), *BOXES[1:]], 0.0, 0.75),
+        (BOXES[:1], np.inf, 0.25),
+        ([(x, float("nan"), label) for x, _, label in BOXES], np.inf, 0.0),
+    ],
+)
+def test_boxes_look_for_their_partners(other, difference, agreement):
+    seen = compare_boxes(lambda x: detections(*BOXES), lambda x: detections(*other), [(None,)])
+    assert seen.difference == pytest.approx(difference)
+    assert seen.agreement == agreement
 
 
 def test_pictures_are_taken_evenly_from_a_folder(tmp_path):

@@ -19,7 +19,7 @@ from espnetv2.deploy.gate import Gate
 from espnetv2.deploy.language_step import LanguageStep
 from espnetv2.deploy.outputs import DECODED_NAMES, NAMES, with_decoding
 from espnetv2.deploy.targets import Target
-from espnetv2.deploy.verify import Likeness, compare, drawn_pictures
+from espnetv2.deploy.verify import Likeness, compare, compare_boxes, drawn_pictures
 from espnetv2.errors import UserError
 from espnetv2.models.eru_lm import ERULanguageModel
 from espnetv2.weights.load import Loaded
@@ -118,21 +118,19 @@ class Pictures:
         """How far the artefact's engine agrees with the train form."""
         settings, task = self.settings, self.loaded.task
         truth = self._around(self.loaded.network, gives=settings.gives, takes=settings.takes)
-        boxes = settings.gives == "decoded" and task == "detection"
 
         def reference(batch: np.ndarray) -> Sequence[np.ndarray]:
             with torch.inference_mode():
                 outputs = truth(torch.from_numpy(batch))
             parts = (outputs,) if isinstance(outputs, Tensor) else outputs
-            return [part.numpy() for part in parts[boxes:]]
-
-        def candidate(batch: np.ndarray) -> Sequence[np.ndarray]:
-            return engine.run_batch(batch)[boxes:]  # rows of equal scores may change places
+            return [part.numpy() for part in parts]
 
         decided = settings.gives == "decoded" and task != "classification"
         axis = None if decided else (2 if task == "detection" else 1)
         inputs = [(one,) for one in self._prepare(self.pictures, settings.takes)]
-        return compare(reference, candidate, inputs, class_axis=axis)
+        if settings.gives == "decoded" and task == "detection":
+            return compare_boxes(reference, engine.run_batch, inputs)
+        return compare(reference, engine.run_batch, inputs, class_axis=axis)
 
 
 class Words:
