@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from espnetv2.cli.notice import say_engine
 from espnetv2.cli.size import parse_size
 from espnetv2.errors import UserError, unknown
 
@@ -96,6 +97,7 @@ def eval_(
             from espnetv2.data.evaluation_sets import open_split
             from espnetv2.predict.predictor import load
 
+            say_engine(engine, where)
             predictor = load(
                 model, device=where, size=shape, engine=engine, precision=precision, threads=threads
             )

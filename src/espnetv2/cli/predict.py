@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from espnetv2.cli.notice import say_engine
 from espnetv2.cli.size import parse_size
 from espnetv2.errors import UserError
 
@@ -134,6 +135,7 @@ def predict(
     tiles = None
     if tile is not None:
         tiles = Tiles(*rounded(tile, tile // 4 if overlap is None else overlap))
+    say_engine(engine, device)
     predictor = load(
         model,
         device=device,

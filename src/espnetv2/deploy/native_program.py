@@ -58,6 +58,13 @@ def write(network: nn.Module) -> Writer:
     return writer
 
 
+def runs(network: nn.Module) -> bool:
+    """Whether the engine has such a network, and its backbone."""
+    backbone = getattr(network, "backbone", None)
+    own = not isinstance(network, ESPNetv2Seg | ESPNetv2SegArxiv | SSD)
+    return type(network) in _NETWORKS and (own or type(backbone) is ESPNetv2Backbone)
+
+
 # ---- networks: each gives a segmenter's last map, or None where it stated the outputs -----------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,8 +17,9 @@ from espnetv2.deploy.artefact import Artefact, is_artefact, read_artefact
 from espnetv2.deploy.engines import Engine, open_artefact
 from espnetv2.deploy.export import export
 from espnetv2.deploy.fold import fold
+from espnetv2.deploy.native_program import runs
 from espnetv2.deploy.subject import Settings
-from espnetv2.deploy.targets import ENGINES, TARGETS, engine_kind
+from espnetv2.deploy.targets import ENGINES, TARGETS, check_precision, engine_kind
 from espnetv2.errors import UserError
 from espnetv2.models.catalog import Task
 from espnetv2.weights.fetch import cache_folder
@@ -54,14 +56,32 @@ def load_engine(
     loaded = load_network(name_or_file)
     if engine == "torch" and precision in (None, "fp32") and threads is None:
         return loaded
-    if ENGINES[engine].target is None:
-        form = fold(loaded.network)
-        opened: Engine = kind(form, precision=precision or "fp32", threads=threads)
+    opened: Engine
+    if engine == "native":
+        check_precision(engine, precision or "fp32")
+        opened = kind.of(fold(loaded.network), threads=threads or torch.get_num_threads())
+    elif ENGINES[engine].target is None:
+        opened = kind(fold(loaded.network), precision=precision or "fp32", threads=threads)
     else:
         place = _cached(loaded, engine, precision=precision or "fp32", size=size)
         opened = open_artefact(place, threads=threads)
     opened.smallest_prior = getattr(loaded.network, "smallest_prior", opened.smallest_prior)
     return _with_engine(loaded, opened)
+
+
+def native_is_built() -> bool:
+    """Whether the native engine is installed here."""
+    return find_spec("espnetv2_native") is not None
+
+
+def fastest(loaded: Loaded, *, threads: int | None = None) -> Loaded:
+    """The same for this CPU: in the native engine where it is built and runs it, else in torch."""
+    if not native_is_built() or not runs(loaded.network):
+        return loaded
+    kind = engine_kind("native")
+    engine: Engine = kind.of(fold(loaded.network), threads=threads or torch.get_num_threads())
+    engine.smallest_prior = getattr(loaded.network, "smallest_prior", engine.smallest_prior)
+    return _with_engine(loaded, engine)
 
 
 def _of_artefact(

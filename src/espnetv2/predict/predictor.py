@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from espnetv2.data.pictures import open_picture
 from espnetv2.data.voc import bit_palette
 from espnetv2.deploy.artefact import is_artefact
-from espnetv2.deploy.opening import load_engine
+from espnetv2.deploy.opening import fastest, load_engine
 from espnetv2.errors import UserError
 from espnetv2.layers.conv import resize
 from espnetv2.predict.tiling import labels_in_bands, segment_tiled
@@ -60,14 +60,18 @@ def load(
             "nearest" on labels as the official scripts do.
         top: How many classes a classification names.
         score: Detections below it are left out.
-        engine: Runtime, a key of `deploy.targets.ENGINES`; torch, or an artefact's own.
+        engine: Runtime, a key of `deploy.targets.ENGINES`; an artefact's own, else the native one
+            on a CPU where it is built, else torch.
         precision: That the engine computes in: "fp32", "bf16" or "fp16".
         threads: CPU threads of the engine.
 
     Raises:
         UserError: The name, the file, the device, the size or the engine does not fit.
     """
-    if engine in (None, "torch") and precision is None and not is_artefact(name_or_file):
+    plain = precision is None and not is_artefact(name_or_file)
+    if engine is None and plain and device == "cpu":
+        loaded = fastest(load_network(name_or_file), threads=threads)
+    elif engine in (None, "torch") and plain:
         if threads is not None:
             torch.set_num_threads(threads)
         loaded = load_network(name_or_file)
