@@ -33,7 +33,7 @@ extern "C" {
 typedef struct espnetv2_model espnetv2_model;
 typedef struct espnetv2_context espnetv2_context;
 
-typedef enum { ESPNETV2_FLOAT32 = 0, ESPNETV2_UINT8 = 1 } espnetv2_type;
+typedef enum { ESPNETV2_FLOAT32 = 0, ESPNETV2_UINT8 = 1, ESPNETV2_INT64 = 2 } espnetv2_type;
 
 /* Version of this library, such as "0.1.0". */
 ESPNETV2_API const char* espnetv2_version(void);
@@ -51,7 +51,8 @@ ESPNETV2_API espnetv2_model* espnetv2_load_memory(const void* bytes, size_t size
                                                   size_t error_size);
 ESPNETV2_API void espnetv2_free(espnetv2_model* model);
 
-/* A text of the file's header, or NULL: "model", "task", "classes", "preprocessing", ... */
+/* A text of the file's header, or NULL: "model", "task", "classes" (one a line), "preprocessing"
+ * and "palette" (both JSON), ... */
 ESPNETV2_API const char* espnetv2_metadata(const espnetv2_model* model, const char* key);
 
 /* Channels of the image. */
@@ -81,6 +82,26 @@ ESPNETV2_API espnetv2_type espnetv2_output_type(const espnetv2_context* context,
 ESPNETV2_API int espnetv2_output_rank(const espnetv2_context* context, int index);
 ESPNETV2_API const int64_t* espnetv2_output_shape(const espnetv2_context* context, int index);
 ESPNETV2_API const void* espnetv2_output_data(const espnetv2_context* context, int index);
+
+/* ---- pictures: rows of red, green and blue bytes, `stride` bytes from one to the next ------- */
+
+/* Height and width that the model was exported for; 0 and 0 where it names none. */
+ESPNETV2_API void espnetv2_size(const espnetv2_model* model, int* height, int* width);
+
+/* Resizes and normalises a picture as the file's header says, into the float image (3, out_height,
+ * out_width) that espnetv2_run takes. Gives 1, or 0 and a message. */
+ESPNETV2_API int espnetv2_prepare(const espnetv2_model* model, const uint8_t* rgb, int width,
+                                  int height, size_t stride, int out_height, int out_width,
+                                  float* image, char* error, size_t error_size);
+
+/* espnetv2_prepare and espnetv2_run in one, for a context of batch 1: from a camera's picture to
+ * the outputs. Gives 1, or 0 and a message. */
+ESPNETV2_API int espnetv2_see(espnetv2_context* context, const uint8_t* rgb, int width, int height,
+                              size_t stride, char* error, size_t error_size);
+
+/* Writes the colour of each class to `rgb`, 3 * count bytes. Gives 1, or 0 and a message. */
+ESPNETV2_API int espnetv2_paint(const espnetv2_model* model, const uint8_t* classes, size_t count,
+                                uint8_t* rgb, char* error, size_t error_size);
 
 /* ---- measuring ----------------------------------------------------------------------------- */
 

@@ -20,6 +20,7 @@ namespace nb = nanobind;
 namespace {
 
 using Image = nb::ndarray<const float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+using Pixels = nb::ndarray<const uint8_t, nb::ndim<3>, nb::device::cpu>;
 using Loaded = std::shared_ptr<espnetv2_model>;
 
 // The message of a failed call becomes a ValueError.
@@ -31,6 +32,24 @@ struct Message {
     return found;
   }
 };
+
+// Rows of a picture may lie apart, but not its pixels.
+size_t stride_of(const Pixels& rgb) {
+  const bool fits = rgb.shape(2) == 3 && rgb.stride(2) == 1 && rgb.stride(1) == 3 &&
+                    rgb.stride(0) >= 0 && rgb.shape(0) <= 32768 && rgb.shape(1) <= 32768;
+  if (!fits) {
+    throw nb::value_error(
+        "a picture must be bytes of shape (height, width, 3), pixel by pixel, "
+        "of at most 32768 a side");
+  }
+  return static_cast<size_t>(rgb.stride(0));
+}
+
+template <class Value>
+nb::object owned(Value* values, const std::vector<size_t>& shape) {
+  const nb::capsule owner(values, [](void* p) noexcept { delete[] static_cast<Value*>(p); });
+  return nb::cast(nb::ndarray<nb::numpy, Value>(values, shape.size(), shape.data(), owner));
+}
 
 class Model {
  public:
@@ -54,6 +73,44 @@ class Model {
   std::optional<std::string> metadata(const std::string& key) const {
     const char* found = espnetv2_metadata(model_.get(), key.c_str());
     return found ? std::optional<std::string>(found) : std::nullopt;
+  }
+
+  std::pair<int, int> size() const {
+    int height = 0, width = 0;
+    espnetv2_size(model_.get(), &height, &width);
+    return {height, width};
+  }
+
+  nb::object prepare(const Pixels& rgb, int height, int width) const {
+    Message message;
+    const size_t stride = stride_of(rgb);
+    if (height < 1 || width < 1 || height > 32768 || width > 32768) {
+      throw nb::value_error("height and width must be between 1 and 32768");
+    }
+    const std::vector<size_t> shape = {3, static_cast<size_t>(height), static_cast<size_t>(width)};
+    auto* image = new float[shape[0] * shape[1] * shape[2]];
+    nb::object made = owned(image, shape);
+    int done = 0;
+    {
+      const nb::gil_scoped_release others;
+      done = espnetv2_prepare(model_.get(), rgb.data(), static_cast<int>(rgb.shape(1)),
+                              static_cast<int>(rgb.shape(0)), stride, height, width, image,
+                              message.text, sizeof message.text);
+    }
+    message.checked(done);
+    return made;
+  }
+
+  nb::object paint(const nb::ndarray<const uint8_t, nb::c_contig, nb::device::cpu>& classes) const {
+    Message message;
+    std::vector<size_t> shape;
+    for (size_t i = 0; i < classes.ndim(); ++i) shape.push_back(classes.shape(i));
+    shape.push_back(3);
+    auto* rgb = new uint8_t[3 * classes.size()];
+    nb::object made = owned(rgb, shape);
+    message.checked(espnetv2_paint(model_.get(), classes.data(), classes.size(), rgb, message.text,
+                                   sizeof message.text));
+    return made;
   }
 
   const Loaded& loaded() const { return model_; }
@@ -91,9 +148,21 @@ class Context {
       nb::gil_scoped_release others;
       espnetv2_run(context_.get(), image.data());
     }
-    nb::list found;
-    for (int i = 0; i < espnetv2_outputs(context_.get()); ++i) found.append(output(i));
-    return found;
+    return outputs();
+  }
+
+  nb::list see(const Pixels& rgb) {
+    Message message;
+    const size_t stride = stride_of(rgb);
+    int done = 0;
+    {
+      const nb::gil_scoped_release others;
+      done =
+          espnetv2_see(context_.get(), rgb.data(), static_cast<int>(rgb.shape(1)),
+                       static_cast<int>(rgb.shape(0)), stride, message.text, sizeof message.text);
+    }
+    message.checked(done);
+    return outputs();
   }
 
   std::vector<std::pair<std::string, double>> profile(const Image& image) {
@@ -117,15 +186,25 @@ class Context {
     if (!fits) throw nb::value_error("the image has another shape than the context was opened for");
   }
 
+  nb::list outputs() const {
+    nb::list found;
+    for (int i = 0; i < espnetv2_outputs(context_.get()); ++i) found.append(output(i));
+    return found;
+  }
+
   nb::object output(int index) const {
     const int rank = espnetv2_output_rank(context_.get(), index);
     const int64_t* sides = espnetv2_output_shape(context_.get(), index);
     const std::vector<size_t> shape(sides, sides + rank);
     const void* data = espnetv2_output_data(context_.get(), index);
-    if (espnetv2_output_type(context_.get(), index) == ESPNETV2_UINT8) {
-      return copy<uint8_t>(shape, data);
+    switch (espnetv2_output_type(context_.get(), index)) {
+      case ESPNETV2_UINT8:
+        return copy<uint8_t>(shape, data);
+      case ESPNETV2_INT64:
+        return copy<int64_t>(shape, data);
+      default:
+        return copy<float>(shape, data);
     }
-    return copy<float>(shape, data);
   }
 
   template <class Value>
@@ -134,8 +213,7 @@ class Context {
     for (const size_t side : shape) count *= side;
     auto* own = new Value[count];
     std::memcpy(own, data, count * sizeof(Value));
-    const nb::capsule owner(own, [](void* p) noexcept { delete[] static_cast<Value*>(p); });
-    return nb::cast(nb::ndarray<nb::numpy, Value>(own, shape.size(), shape.data(), owner));
+    return owned(own, shape);
   }
 
   struct Close {
@@ -164,7 +242,10 @@ NB_MODULE(_native, module) {
       .def_static(
           "of", [](const nb::bytes& content) { return Model(content); }, nb::arg("content"))
       .def_prop_ro("channels", &Model::channels)
+      .def_prop_ro("size", &Model::size)
       .def("metadata", &Model::metadata, nb::arg("key"))
+      .def("prepare", &Model::prepare, nb::arg("rgb"), nb::arg("height"), nb::arg("width"))
+      .def("paint", &Model::paint, nb::arg("classes"))
       .def(
           "open",
           [](const Model& model, int batch, int height, int width, int threads) {
@@ -176,5 +257,6 @@ NB_MODULE(_native, module) {
       .def_prop_ro("names", &Context::names)
       .def_prop_ro("arena_bytes", &Context::arena_bytes)
       .def("run", &Context::run, nb::arg("image"))
+      .def("see", &Context::see, nb::arg("rgb"))
       .def("profile", &Context::profile, nb::arg("image"));
 }

@@ -45,6 +45,16 @@ void check_sizes(const espnetv2_model* model, int batch, int height, int width, 
   require(threads >= 1 && threads <= 256, "threads must be between 1 and 256");
 }
 
+espnetv2::Picture picture_of(const uint8_t* rgb, int width, int height, size_t stride) {
+  using espnetv2::require;
+  require(rgb != nullptr, "there is no picture");
+  require(height >= 1 && width >= 1 && height <= 32768 && width <= 32768,
+          "a picture's height and width must be between 1 and 32768");
+  require(stride >= 3 * static_cast<size_t>(width),
+          "the stride of a picture must be at least 3 bytes a pixel");
+  return {rgb, width, height, stride};
+}
+
 espnetv2_model* load(espnetv2::ModelFile file) {
   return new espnetv2_model{std::make_shared<espnetv2::Model>(std::move(file))};
 }
@@ -126,7 +136,10 @@ const char* espnetv2_output_name(const espnetv2_context* context, int index) {
 }
 
 espnetv2_type espnetv2_output_type(const espnetv2_context* context, int index) {
-  return result(context, index).bytes ? ESPNETV2_UINT8 : ESPNETV2_FLOAT32;
+  using Type = espnetv2::Result::Type;
+  const Type type = result(context, index).type;
+  if (type == Type::numbers) return ESPNETV2_INT64;
+  return type == Type::bytes ? ESPNETV2_UINT8 : ESPNETV2_FLOAT32;
 }
 
 int espnetv2_output_rank(const espnetv2_context* context, int index) {
@@ -139,6 +152,40 @@ const int64_t* espnetv2_output_shape(const espnetv2_context* context, int index)
 
 const void* espnetv2_output_data(const espnetv2_context* context, int index) {
   return context->context.result(static_cast<size_t>(index));
+}
+
+void espnetv2_size(const espnetv2_model* model, int* height, int* width) {
+  const espnetv2::Preprocessing* found = model->model->states_preprocessing();
+  *height = found ? found->height : 0;
+  *width = found ? found->width : 0;
+}
+
+int espnetv2_prepare(const espnetv2_model* model, const uint8_t* rgb, int width, int height,
+                     size_t stride, int out_height, int out_width, float* image, char* error,
+                     size_t error_size) {
+  return guarded(error, error_size, [&] {
+    check_sizes(model, 1, out_height, out_width, 1);
+    const auto picture = picture_of(rgb, width, height, stride);
+    espnetv2::require(image != nullptr, "there is no image to fill");
+    model->model->preprocessing().prepare(picture, out_height, out_width, image);
+    return 1;
+  });
+}
+
+int espnetv2_see(espnetv2_context* context, const uint8_t* rgb, int width, int height,
+                 size_t stride, char* error, size_t error_size) {
+  return guarded(error, error_size, [&] {
+    context->context.see(picture_of(rgb, width, height, stride));
+    return 1;
+  });
+}
+
+int espnetv2_paint(const espnetv2_model* model, const uint8_t* classes, size_t count, uint8_t* rgb,
+                   char* error, size_t error_size) {
+  return guarded(error, error_size, [&] {
+    model->model->palette().paint(classes, count, rgb);
+    return 1;
+  });
 }
 
 double espnetv2_peak(double seconds) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <cmath>
 #include <cstring>
 
 #include "denormals.h"
@@ -343,7 +344,7 @@ class Worker {
       a.row = share.row;
       a.row_end = std::min(share.row_end, (to.height - down + 1) / 2);
       a.tile_end = static_cast<int>(packed.tiles.size());
-      kernels_.conv(a);
+      if (a.width > 0) kernels_.conv(a);  // a map of one column has no right corners
       entry += packed.reach.size();
     }
     clear_border(operation, {2 * share.row, std::min(2 * share.row_end, to.height), 0, 1});
@@ -413,16 +414,64 @@ class Worker {
   }
 
   void output(const Operation& operation, int row, int end) {
-    const Output& output = *operation.output;
-    const auto index = static_cast<size_t>(&output - network_.program.outputs.data());
-    const Result& result = memory_.results->at(index);
-    const Index own = result.size / plan_.batch * image_;
-    uint8_t* to = memory_.result_bytes + result.start + own;
-    if (output.enlarged) {
-      enlarged(operation, to, row, end);
-      return;
+    if (operation.output->form == Output::Form::boxes) {
+      boxes(operation, row, end);
+    } else if (operation.output->enlarged) {
+      enlarged(operation, given(operation, 0), row, end);
+    } else {
+      auto* to = reinterpret_cast<float*>(given(operation, 0));
+      copy(operation, to, row, end);
+      if (operation.output->form == Output::Form::probabilities) {
+        softmax(to, network_.program.tensors[at(operation.in)].channels);
+      }
     }
-    copy(operation, reinterpret_cast<float*>(to), row, end);
+  }
+
+  size_t number(const Output& output) const {
+    return static_cast<size_t>(&output - network_.program.outputs.data());
+  }
+
+  // Where this image's part of a result lies; boxes give three.
+  uint8_t* given(const Operation& operation, size_t which) const {
+    for (size_t i = 0; i < number(*operation.output); ++i) {
+      which += network_.program.outputs[i].form == Output::Form::boxes ? 3 : 1;
+    }
+    const Result& result = memory_.results->at(which);
+    return memory_.result_bytes + result.start + result.size / plan_.batch * image_;
+  }
+
+  static void softmax(float* values, int count) {
+    const float largest = *std::max_element(values, values + count);
+    float total = 0;
+    for (int c = 0; c < count; ++c) total += values[c] = std::exp(values[c] - largest);
+    for (int c = 0; c < count; ++c) values[c] /= total;
+  }
+
+  Head head(Name name, const int32_t* channels) const {
+    const View map = view(name);
+    const Storage& s = storage(name);
+    return {map.at, map.row, s.lanes, s.width, channels};
+  }
+
+  void boxes(const Operation& operation, int row, int end) {
+    const DetectionPlan& plan = plan_.detections[number(*operation.output)];
+    const Detections found(plan, memory_.arena + plan.start + plan.image * image_);
+    const int32_t* channels = operation.offsets.data();
+    float* scratch = memory_.arena + plan_.arena + plan_.band * thread_;
+    if (operation.output_part < kLevels) {
+      found.score(head(operation.in, channels), operation.output_part, row, end);
+    } else if (operation.output_part == kLevels) {
+      std::array<Head, kLevels> offsets;
+      for (size_t level = 0; level < kLevels; ++level) {
+        const auto distance = static_cast<Index>(4 * kPriorsOfCell * level);
+        offsets[level] = head(operation.output->tensors[level + kLevels], channels + distance);
+      }
+      for (int label = row; label < end; ++label) found.suppress(offsets, label, scratch);
+    } else {
+      found.give(reinterpret_cast<float*>(given(operation, 0)),
+                 reinterpret_cast<float*>(given(operation, 1)),
+                 reinterpret_cast<int64_t*>(given(operation, 2)), scratch);
+    }
   }
 
   void enlarged(const Operation& operation, uint8_t* to, int row, int end) {

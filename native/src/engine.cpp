@@ -9,6 +9,10 @@
 
 namespace espnetv2 {
 
+namespace {
+constexpr Index kMostResult = Index{1} << 31;  // bytes of one output
+}
+
 Model::Model(ModelFile file) : file_(std::move(file)), kernels_(&best_kernels()) {
   network_.program = Program::of(file_);
   arrange(network_.program);
@@ -20,6 +24,26 @@ Model::Model(ModelFile file) : file_(std::move(file)), kernels_(&best_kernels())
         pack(network_.program, network_.places, step, network_.lanes, network_.weights));
   }
   file_.forget_arrays();
+  const auto& texts = file_.all_metadata();
+  if (const auto found = texts.find("preprocessing"); found != texts.end()) {
+    preprocessing_ = Preprocessing::of(found->second);
+  }
+  if (const auto found = texts.find("palette"); found != texts.end()) {
+    palette_ = Palette::of(found->second);
+  }
+}
+
+const Preprocessing& Model::preprocessing() const {
+  require(preprocessing_.has_value(),
+          "the file does not say how pictures are prepared; export it with `espnetv2 export`");
+  require(network_.program.tensors[kImage].channels == 3,
+          "the network takes no pictures in colour");
+  return *preprocessing_;
+}
+
+const Palette& Model::palette() const {
+  require(palette_.has_value(), "the file holds no palette; export it with `espnetv2 export`");
+  return *palette_;
 }
 
 Context::Context(std::shared_ptr<const Model> model, Plan plan, int threads, void* arena)
@@ -56,44 +80,72 @@ int Context::profile(const float* image, const char** names, double* millisecond
   return static_cast<int>(count);
 }
 
+void Context::see(const Picture& picture) {
+  const Preprocessing& preprocessing = model_->preprocessing();
+  require(plan_.batch == 1, "pictures are seen one by one: open the model for a batch of 1");
+  prepared_.resize(3 * static_cast<size_t>(plan_.height) * static_cast<size_t>(plan_.width));
+  preprocessing.prepare(picture, plan_.height, plan_.width, prepared_.data());
+  run(prepared_.data());
+}
+
 void Context::lay_out_results() {
-  Index end = 0;
-  for (const Output& output : model_->network().program.outputs) {
-    Result result;
-    result.name = output.name;
-    result.start = end;
+  using Form = Output::Form;
+  const Program& program = model_->network().program;
+  for (size_t i = 0; i < program.outputs.size(); ++i) {
+    const Output& output = program.outputs[i];
     const auto first = static_cast<size_t>(output.tensors[0]);
-    const int channels = model_->network().program.tensors[first].channels;
-    result.shape = {plan_.batch};
+    const int64_t batch = plan_.batch, channels = program.tensors[first].channels;
+    const int64_t height = output.enlarged ? plan_.height : plan_.heights[first];
+    const int64_t width = output.enlarged ? plan_.width : plan_.widths[first];
     switch (output.form) {
-      case Output::Form::map:
-        result.shape.push_back(channels);
-        result.shape.push_back(output.enlarged ? plan_.height : plan_.heights[first]);
-        result.shape.push_back(output.enlarged ? plan_.width : plan_.widths[first]);
+      case Form::map:
+        add_result(output.name, Result::Type::floats, {batch, channels, height, width});
         break;
-      case Output::Form::vector:
-        result.shape.push_back(channels);
+      case Form::vector:
+      case Form::probabilities:
+        add_result(output.name, Result::Type::floats, {batch, channels});
         break;
-      case Output::Form::classes:
-        result.bytes = true;
-        result.shape.insert(result.shape.end(), {plan_.height, plan_.width});
+      case Form::classes:
+        add_result(output.name, Result::Type::bytes, {batch, height, width});
         break;
-      case Output::Form::places: {
+      case Form::places: {
         int64_t count = 0;
         for (const Name name : output.tensors) {
-          const auto i = static_cast<size_t>(name);
-          count += static_cast<int64_t>(plan_.heights[i]) * plan_.widths[i] *
-                   (model_->network().program.tensors[i].channels / output.values);
+          const auto at = static_cast<size_t>(name);
+          count += static_cast<int64_t>(plan_.heights[at]) * plan_.widths[at] *
+                   (program.tensors[at].channels / output.values);
         }
-        result.shape.insert(result.shape.end(), {count, output.values});
+        add_result(output.name, Result::Type::floats, {batch, count, output.values});
+        break;
+      }
+      case Form::boxes: {
+        const int64_t count = plan_.detections[i].boxes;
+        add_result("boxes", Result::Type::floats, {batch, count, 4});
+        add_result("scores", Result::Type::floats, {batch, count});
+        add_result("labels", Result::Type::numbers, {batch, count});
       }
     }
-    result.size = result.bytes ? 1 : static_cast<Index>(sizeof(float));
-    for (const int64_t side : result.shape) result.size *= side;
-    end += (result.size + 63) / 64 * 64;
-    results_.push_back(std::move(result));
   }
-  result_memory_.resize(static_cast<size_t>(end));
+  const Result& last = results_.back();
+  result_memory_.resize(static_cast<size_t>(last.start + last.size));
+}
+
+void Context::add_result(const std::string& name, Result::Type type, std::vector<int64_t> shape) {
+  Result result;
+  result.name = name;
+  result.type = type;
+  constexpr size_t sizes[] = {sizeof(float), sizeof(uint8_t), sizeof(int64_t)};
+  result.size = static_cast<Index>(sizes[static_cast<size_t>(type)]);
+  for (const int64_t side : shape) {
+    require(side <= kMostResult / result.size, "what the network gives is too large");
+    result.size *= side;
+  }
+  result.shape = std::move(shape);
+  if (!results_.empty()) {
+    const Index end = results_.back().start + results_.back().size;
+    result.start = (end + 63) / 64 * 64;
+  }
+  results_.push_back(std::move(result));
 }
 
 }  // namespace espnetv2

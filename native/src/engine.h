@@ -3,12 +3,14 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "kernels/arguments.h"
 #include "memory.h"
 #include "model_file.h"
+#include "picture.h"
 #include "plan.h"
 #include "threads.h"
 
@@ -25,16 +27,25 @@ class Model {
   const Network& network() const { return network_; }
   const Kernels& kernels() const { return *kernels_; }
 
+  // What the file's header says of pictures; raises Error where it does not.
+  const Preprocessing& preprocessing() const;
+  const Preprocessing* states_preprocessing() const {
+    return preprocessing_ ? &*preprocessing_ : nullptr;
+  }
+  const Palette& palette() const;
+
  private:
   ModelFile file_;
   const Kernels* kernels_;
   Network network_;
+  std::optional<Preprocessing> preprocessing_;
+  std::optional<Palette> palette_;
 };
 
 // An output's values as they lie in memory.
 struct Result {
   std::string name;
-  bool bytes = false;  // uint8, else float
+  enum class Type { floats, bytes, numbers } type = Type::floats;  // numbers are int64
   std::vector<int64_t> shape;
   Index start = 0;  // in bytes, within all results
   Index size = 0;   // in bytes
@@ -49,6 +60,9 @@ class Context {
   // Image: float (batch, channels, height, width). Allocates nothing.
   void run(const float* image);
 
+  // Prepares one picture and runs. Raises Error where the model does not say how.
+  void see(const Picture& picture);
+
   const std::vector<Result>& results() const { return results_; }
   const void* result(size_t index) const { return result_memory_.data() + results_[index].start; }
 
@@ -57,6 +71,7 @@ class Context {
 
  private:
   void lay_out_results();
+  void add_result(const std::string& name, Result::Type type, std::vector<int64_t> shape);
 
   std::shared_ptr<const Model> model_;
   Plan plan_;
@@ -68,6 +83,7 @@ class Context {
   std::function<void(int)> work_;
   const float* image_ = nullptr;
   double* milliseconds_ = nullptr;  // of each group, where asked for
+  std::vector<float> prepared_;     // what was made of the last picture
 };
 
 }  // namespace espnetv2

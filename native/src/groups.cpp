@@ -81,7 +81,7 @@ class Grouper {
       note(program_.steps[i]);
     }
     for (const Output& output : program_.outputs) {
-      for (size_t part = 0; part < output.tensors.size(); ++part) open(giving(output, part));
+      for (size_t part = 0; part < output.parts(); ++part) open(giving(output, part));
     }
     find_locals();
     for (size_t i = 0; i < plan_.groups.size(); ++i) {
@@ -120,6 +120,11 @@ class Grouper {
     operation.in = output.tensors[part];
     operation.rows = output.enlarged ? plan_.height : plan_.heights[at(operation.in)];
     touch(operation.in, static_cast<int>(plan_.groups.size()));
+    if (output.form == Output::Form::boxes && part >= kLevels) {
+      // threads share the classes, then one chooses among all
+      operation.rows = part == kLevels ? output.values - 1 : 1;
+      for (const Name name : output.tensors) touch(name, static_cast<int>(plan_.groups.size()));
+    }
     return operation;
   }
 

@@ -40,6 +40,7 @@ class Planner {
     lay_out();
     group_steps(network_, plan_, threads_);
     assign_arena();
+    plan_detections();
     finish_operations();
     return std::move(plan_);
   }
@@ -164,6 +165,21 @@ class Planner {
     require(plan_.arena < kLargest, "the picture or the batch is too large");
   }
 
+  // Detections work behind all maps.
+  void plan_detections() {
+    plan_.detections.resize(program_.outputs.size());
+    for (size_t i = 0; i < program_.outputs.size(); ++i) {
+      const Output& output = program_.outputs[i];
+      if (output.form != Output::Form::boxes) continue;
+      DetectionPlan& plan = plan_.detections[i];
+      plan = DetectionPlan::of(output, plan_.heights, plan_.widths);
+      plan.start = aligned(plan_.arena);
+      plan_.arena = plan.start + plan.image * plan_.batch;
+      plan_.band = std::max(plan_.band, plan.scratch());
+      require(plan_.arena < kLargest, "the picture or the batch is too large");
+    }
+  }
+
   // ---- numbers that depend on the size ------------------------------------------------------
 
   void finish_operations() {
@@ -172,15 +188,36 @@ class Planner {
         if (operation.kind == Operation::Kind::import) continue;
         const Storage& in = storage(operation.in);
         if (operation.kind == Operation::Kind::output) {
+          const Output::Form form = operation.output->form;
+          require((form != Output::Form::vector && form != Output::Form::probabilities) ||
+                      in.height * in.width == 1,
+                  "a vector is made of a map of several pixels");
           if (operation.output->enlarged) {
             require(in.width <= plan_.width, "logits are wider than the image");
             find_enlargement(operation, in, plan_.height, plan_.width);
             const Index rows = 3 * program_.tensors[at(operation.in)].channels;
             plan_.band = std::max(plan_.band, rows * scratch_row(in));
+          } else if (form == Output::Form::boxes) {
+            find_channels(operation);
           }
           continue;
         }
         finish(operation, in, storage(operation.out));
+      }
+    }
+  }
+
+  // Of the map of scores that a part reads, or of all offsets: each channel's distance from its
+  // pixel.
+  void find_channels(Operation& operation) {
+    const bool scores = operation.output_part < kLevels;
+    const size_t first = scores ? operation.output_part : kLevels;
+    for (size_t i = first; i < (scores ? first + 1 : 2 * kLevels); ++i) {
+      const Name name = operation.output->tensors[i];
+      const Storage& in = storage(name);
+      for (const int32_t lane : network_.places[at(name)].lane) {
+        operation.offsets.push_back(
+            static_cast<int32_t>(lane / in.lanes * in.block + lane % in.lanes));
       }
     }
   }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "channels.h"
+#include "detections.h"
 #include "pack.h"
 #include "program.h"
 
@@ -91,8 +92,9 @@ struct Plan {
   std::vector<Name> storage_of;      // of each tensor
   std::vector<int> heights, widths;  // of each tensor
   std::vector<Group> groups;
-  Index arena = 0;  // floats that all threads share
-  Index band = 0;   // floats that each thread has
+  std::vector<DetectionPlan> detections;  // of each output; empty where it gives no boxes
+  Index arena = 0;                        // floats that all threads share
+  Index band = 0;                         // floats that each thread has
 
   size_t bytes(int threads) const {
     return static_cast<size_t>(arena + band * threads) * sizeof(float);

@@ -2,6 +2,7 @@
 
 #include <map>
 
+#include "detections.h"
 #include "error.h"
 #include "json.h"
 
@@ -196,8 +197,10 @@ class Writer {
     static const std::map<std::string, Output::Form> forms = {
         {"map", Output::Form::map},
         {"vector", Output::Form::vector},
+        {"probabilities", Output::Form::probabilities},
         {"places", Output::Form::places},
         {"classes", Output::Form::classes},
+        {"boxes", Output::Form::boxes},
     };
     const auto form = forms.find(value.at("form").text());
     require(form != forms.end(), "the program gives a form that is unknown here");
@@ -208,9 +211,12 @@ class Writer {
     output.enlarged = value.boolean_or("enlarged", false) || form->second == Output::Form::classes;
     for (const Json& name : value.at("in").list()) {
       output.tensors.push_back(named(name.text()));
-      require(channels(output.tensors.back()) % output.values == 0, "an output does not divide");
+      require(output.form == Output::Form::boxes ||
+                  channels(output.tensors.back()) % output.values == 0,
+              "an output does not divide");
     }
-    const bool several = output.form == Output::Form::places;
+    if (output.form == Output::Form::boxes) read_boxes(output, value);
+    const bool several = output.form == Output::Form::places || output.form == Output::Form::boxes;
     require(!output.tensors.empty() && (several || output.tensors.size() == 1),
             "an output is made of no or of several maps");
     require(!output.enlarged || output.form == Output::Form::map ||
@@ -219,6 +225,27 @@ class Writer {
     require(output.form != Output::Form::classes || channels(output.tensors[0]) <= 256,
             "a class map has more than 256 classes");
     program_.outputs.push_back(std::move(output));
+  }
+
+  void read_boxes(Output& output, const Json& value) const {
+    require(output.values >= 2 && output.tensors.size() == 2 * kLevels,
+            "boxes are not made of six maps of scores and six of offsets");
+    for (size_t level = 0; level < kLevels; ++level) {
+      require(channels(output.tensors[level]) == kPriorsOfCell * output.values &&
+                  channels(output.tensors[level + kLevels]) == kPriorsOfCell * 4,
+              "a map of boxes has not six priors a cell");
+    }
+    const auto share = [&](const char* key) {
+      const double found = value.at(key).number();
+      require(found > 0 && found < 1, std::string("boxes have no sound '") + key + "'");
+      return found;
+    };
+    Suppression& settings = output.suppression;
+    settings.smallest = share("smallest");
+    settings.score_threshold = share("score_threshold");
+    settings.overlap = share("overlap");
+    settings.per_class = static_cast<int>(value.at("per_class").integer(1, 10000));
+    settings.most = static_cast<int>(value.at("most").integer(1, 10000));
   }
 
   const ModelFile& file_;

@@ -11,6 +11,7 @@ namespace espnetv2 {
 
 using Name = int;  // of a tensor: its place in Program::tensors
 constexpr Name kNone = -1;
+constexpr int kMostChannels = 1 << 16;  // of a map
 
 // Height and width of a step's result, where the step does not say it itself.
 struct Size {
@@ -60,19 +61,34 @@ struct Step {
   Size size;
 };
 
+// How boxes are chosen among the many that a detector gives.
+struct Suppression {
+  double smallest = 0;         // side of the smallest prior, a share of the picture's shorter side
+  double score_threshold = 0;  // a share of the softmax
+  double overlap = 0;          // above which the lesser of two boxes of a class is dropped
+  int per_class = 0;           // boxes of a class that take part
+  int most = 0;                // boxes of a picture
+};
+
 // What the network gives.
 struct Output {
   enum class Form {
-    map,      // float (B, C, H, W)
-    vector,   // float (B, C)
-    places,   // float (B, sum of H W A, values): boxes of several maps, one after the other
-    classes,  // uint8 (B, H, W): the largest of a map's logits at every pixel of the image
+    map,            // float (B, C, H, W)
+    vector,         // float (B, C)
+    probabilities,  // float (B, C): softmax
+    places,         // float (B, sum of H W A, values): boxes of several maps, one after the other
+    classes,        // uint8 (B, H, W): the largest of a map's logits at every pixel of the image
+    boxes,          // of six maps of scores and six of offsets: corners, scores and labels
   };
   std::string name;
   Form form = Form::map;
   std::vector<Name> tensors;
-  int values = 1;         // of one box
-  bool enlarged = false;  // to the size of the image, bilinear with aligned corners
+  int values = 1;           // of one box
+  bool enlarged = false;    // to the size of the image, bilinear with aligned corners
+  Suppression suppression;  // of boxes
+
+  // Groups that give it, one after the other: its tensors, and for boxes two that choose.
+  size_t parts() const { return form == Form::boxes ? tensors.size() / 2 + 2 : tensors.size(); }
 };
 
 struct Tensor {

@@ -20,7 +20,7 @@ from espnetv2.deploy.native_layers import (
     strided,
 )
 from espnetv2.deploy.native_steps import IMAGE, Writer, relu, slopes_of
-from espnetv2.deploy.outputs import Mask
+from espnetv2.deploy.outputs import PER_CLASS, Boxes, Mask, Probabilities
 from espnetv2.errors import UserError
 from espnetv2.models.espnet import ESPNet, ESPNetC
 from espnetv2.models.espnetv2 import ESPNetv2, ESPNetv2Backbone
@@ -34,13 +34,13 @@ def write(network: nn.Module) -> Writer:
     """The program of a network.
 
     Args:
-        network: In the deploy form; a segmenter may have a `Mask` around it.
+        network: In the deploy form; its task's decoding may be around it (`deploy.outputs`).
 
     Raises:
         UserError: It is not of this package, or has a part that the engine lacks.
     """
-    classes = isinstance(network, Mask)
-    inner: Any = network.network if classes else network
+    decoded = isinstance(network, Probabilities | Mask | Boxes)
+    inner: Any = network.network if decoded else network
     rule = _NETWORKS.get(type(inner))
     if rule is None:
         raise UserError(
@@ -49,13 +49,36 @@ def write(network: nn.Module) -> Writer:
         )
     with torch.no_grad():
         writer = Writer(next(inner.parameters()).shape[1])
-        made = rule(writer, inner)
-        if made is not None and classes:
-            writer.output("mask", [made], "classes")
-        elif made is not None:
-            enlarged = isinstance(inner, ESPNetv2Seg | ESPNetv2SegArxiv)
-            writer.output("logits", [made], "map", enlarged=enlarged)
+        _give(writer, network, inner, rule(writer, inner))
     return writer
+
+
+def _give(w: Writer, network: nn.Module, inner: nn.Module, made: list[str]) -> None:
+    if isinstance(network, Boxes) and isinstance(inner, SSD):
+        w.output(
+            "boxes",
+            made,
+            "boxes",
+            values=inner.num_classes,
+            smallest=inner.smallest_prior,
+            score_threshold=network.score_threshold,
+            overlap=network.iou_threshold,
+            per_class=PER_CLASS,
+            most=network.max_detections,
+        )
+    elif isinstance(network, Mask):
+        w.output("mask", made, "classes")
+    elif isinstance(network, Probabilities):
+        w.output("probabilities", made, "probabilities")
+    elif isinstance(inner, SSD):
+        half = len(made) // 2
+        w.output("scores", made[:half], "places", values=inner.num_classes)
+        w.output("offsets", made[half:], "places", values=4)
+    elif isinstance(inner, ESPNetv2 | ShuffleNetV1):
+        w.output("logits", made, "vector")
+    else:
+        enlarged = isinstance(inner, ESPNetv2Seg | ESPNetv2SegArxiv)
+        w.output("logits", made, "map", enlarged=enlarged)
 
 
 def runs(network: nn.Module) -> bool:
@@ -65,14 +88,14 @@ def runs(network: nn.Module) -> bool:
     return type(network) in _NETWORKS and (own or type(backbone) is ESPNetv2Backbone)
 
 
-# ---- networks: each gives a segmenter's last map, or None where it stated the outputs -----------
+# ---- networks: each gives its last map; a detector those of scores, then those of offsets ------
 
 
-def _classifier(w: Writer, network: Any) -> None:
-    _vector(w, _backbone(w, network.backbone)[-1], network.classifier)
+def _classifier(w: Writer, network: Any) -> list[str]:
+    return _vector(w, _backbone(w, network.backbone)[-1], network.classifier)
 
 
-def _shufflenet(w: Writer, network: Any) -> None:
+def _shufflenet(w: Writer, network: Any) -> list[str]:
     backbone = network.backbone
     x = w.conv(IMAGE, backbone.stem.conv, act=relu(backbone.channels[0]))
     x = w.simple("maximum", x)
@@ -81,30 +104,30 @@ def _shufflenet(w: Writer, network: Any) -> None:
         for unit in stage:
             x = shuffle_unit(w, x, unit, before, channels)
             before = channels
-    _vector(w, x, network.classifier)
+    return _vector(w, x, network.classifier)
 
 
-def _vector(w: Writer, x: str, classifier: nn.Module) -> None:
+def _vector(w: Writer, x: str, classifier: nn.Module) -> list[str]:
     means = w.simple("mean", x)
     if isinstance(classifier, nn.Linear):
         conv = nn.Conv2d(classifier.in_features, classifier.out_features, 1)
         conv.weight = nn.Parameter(classifier.weight[:, :, None, None])
         conv.bias = classifier.bias
         means = w.conv(means, conv)
-    w.output("logits", [means], "vector")
+    return [means]
 
 
-def _segmenter(w: Writer, network: Any) -> str:
+def _segmenter(w: Writer, network: Any) -> list[str]:
     *fine, x = _backbone(w, network.backbone)[:4]
     for pyramid, skip, norm in zip(network.pyramids, network.skips, network.norms, strict=False):
         finer = fine.pop()
         body, gate = gated_skip(w, finer, skip)
         coarse = w.resize(pyramid_pool(w, x, pyramid, lanes_of=body), like=finer)
         x = w.combine(body, gate=gate, other=coarse, norm=norm.norm, act=norm.act)
-    return pyramid_pool(w, x, network.pyramids[-1])
+    return [pyramid_pool(w, x, network.pyramids[-1])]
 
 
-def _segmenter_arxiv(w: Writer, network: Any) -> str:
+def _segmenter_arxiv(w: Writer, network: Any) -> list[str]:
     stem, quarter, eighth, sixteenth = _backbone(w, network.backbone)[:4]
     coarse = w.resize(conv_norm_act(w, sixteenth, network.project_16), like=eighth)
     x = eesp(w, w.simple("concat", eighth, coarse), network.unit)
@@ -113,10 +136,10 @@ def _segmenter_arxiv(w: Writer, network: Any) -> str:
     x = w.simple("concat", quarter, w.resize(x, like=quarter))
     x = conv_norm_act(w, x, network.classify_4)
     x = w.simple("concat", stem, w.resize(x, like=stem))
-    return w.conv(x, network.classify_2[-1])
+    return [w.conv(x, network.classify_2[-1])]
 
 
-def _detector(w: Writer, network: Any) -> None:
+def _detector(w: Writer, network: Any) -> list[str]:
     maps = _backbone(w, network.backbone)[-3:]
     for extra in (network.extras[0], network.extras[1]):
         maps.append(conv_norm_act(w, conv_norm_act(w, maps[-1], extra[0]), extra[1]))
@@ -128,15 +151,14 @@ def _detector(w: Writer, network: Any) -> None:
         maps[level] = pyramid_pool(w, w.simple("concat", coarse, maps[level]), pool)
     scores = [w.conv(x, head.scores) for x, head in zip(maps, network.heads, strict=True)]
     offsets = [w.conv(x, head.offsets) for x, head in zip(maps, network.heads, strict=True)]
-    w.output("scores", scores, "places", values=network.num_classes)
-    w.output("offsets", offsets, "places", values=4)
+    return scores + offsets
 
 
-def _espnet_c(w: Writer, network: Any) -> str:
-    return w.conv(_espnet_backbone(w, network.backbone)[-1], network.classify)
+def _espnet_c(w: Writer, network: Any) -> list[str]:
+    return [w.conv(_espnet_backbone(w, network.backbone)[-1], network.classify)]
 
 
-def _espnet(w: Writer, network: Any) -> str:
+def _espnet(w: Writer, network: Any) -> list[str]:
     fine, middle, coarse = _espnet_backbone(w, network.encoder.backbone)
     x = w.conv(coarse, network.encoder.classify)
     slopes = slopes_of(network.norm2.act)
@@ -147,10 +169,10 @@ def _espnet(w: Writer, network: Any) -> str:
     x = esp(w, w.simple("concat", side, doubled), network.merge2)
     x = w.enlarge(x, network.double2, like=fine, act=network.norm1.act)
     x = conv_norm_act(w, w.simple("concat", x, fine), network.merge1)
-    return w.enlarge(x, network.double1, like=IMAGE)
+    return [w.enlarge(x, network.double1, like=IMAGE)]
 
 
-_NETWORKS: dict[type[nn.Module], Callable[[Writer, Any], str | None]] = {
+_NETWORKS: dict[type[nn.Module], Callable[[Writer, Any], list[str]]] = {
     ESPNetv2: _classifier,
     ESPNetv2Seg: _segmenter,
     ESPNetv2SegArxiv: _segmenter_arxiv,

@@ -154,10 +154,11 @@ class Writer:
         *,
         values: int = 1,
         enlarged: bool = False,
+        **settings: float,
     ) -> None:
         """What the network gives; a map may be enlarged to the size of the image."""
         given = {"name": name, "in": list(sources), "form": form, "values": values}
-        self._outputs.append({**given, "enlarged": enlarged})
+        self._outputs.append({**given, "enlarged": enlarged, **settings})
 
     def _add(self, op: str, sources: list[str], **options: Any) -> str:
         name = f"{op}{len(self._steps)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from espnetv2.data.voc import bit_palette
 from espnetv2.deploy.conversion import Job
 from espnetv2.deploy.engines import Engine
 from espnetv2.deploy.fold import fold
@@ -84,7 +86,7 @@ class Pictures:
             output_names=names[self.loaded.task],
             dynamic=self.settings.dynamic,
             precision=str(self.settings.precision),
-            notes=_notes(self.loaded) | {"classes": "\n".join(self.loaded.classes)},
+            notes=_notes(self.loaded) | self._notes(),
             calibration=self._prepare(self.settings.calibration, takes)
             if self.settings.precision == "int8"
             else (),
@@ -109,6 +111,14 @@ class Pictures:
             read = lambda image: self.spec.pixels(image).to(getattr(torch, kind))  # noqa: E731
         batch = self.settings.batch
         return [np.repeat(read(one)[None].numpy(), batch, axis=0) for one in pictures]
+
+    def _notes(self) -> dict[str, str]:
+        loaded = self.loaded
+        notes = {"classes": "\n".join(loaded.classes)}
+        notes["preprocessing"] = json.dumps(self.preprocessing())
+        if loaded.task == "segmentation":
+            notes["palette"] = json.dumps(loaded.palette or bit_palette(len(loaded.classes)))
+        return notes
 
     def preprocessing(self) -> dict[str, Any]:
         """For the artefact."""

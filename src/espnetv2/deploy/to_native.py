@@ -56,8 +56,8 @@ def content_of(network: nn.Module, *, notes: dict[str, str]) -> bytes:
 
 def _port(name: str, values: np.ndarray) -> Port:
     free: list[Side] = ["batch"]
-    if values.ndim == 2:
-        free.append(values.shape[1])
+    if values.ndim == 2 or name == "boxes":
+        free += values.shape[1:]
     elif values.ndim == 3 and values.dtype == np.uint8:
         free += ["height", "width"]
     elif values.ndim == 3:
