@@ -9,11 +9,14 @@ namespace espnetv2 {
 
 namespace {
 
+constexpr size_t kMostTensors = 4000;  // copies included
+
 int channels_of(const Program& program, Name name) {
   return program.tensors[static_cast<size_t>(name)].channels;
 }
 
 Name fresh(Program& program, const std::string& name, int channels) {
+  require(program.tensors.size() < kMostTensors, "the program has too many maps");
   program.tensors.push_back({name, channels});
   return static_cast<Name>(program.tensors.size()) - 1;
 }
@@ -62,6 +65,8 @@ void arrange(Program& program) {
       joined.inputs = step.inputs;
       joiner.copy_where_needed(joined.inputs, steps);
       const int channels = channels_of(program, step.inputs[0]);
+      require(joined.inputs.size() * static_cast<size_t>(channels) <= kMostChannels,
+              "a pyramid's sources have too many channels");
       joined.out = fresh(program, program.tensors[static_cast<size_t>(step.out)].name + ".sources",
                          channels * static_cast<int>(step.inputs.size()));
       step.inputs = {joined.out};
@@ -97,6 +102,11 @@ std::vector<Place> place_channels(const Program& program, int lanes) {
     const bool by_planes = step.kind == Step::Kind::shrink;
     require(by_planes ? first.planar : !first.planar || step.kind == Step::Kind::conv,
             "a step reads a map that lies otherwise than it expects");
+    std::vector<Name> others(step.inputs.begin() + 1, step.inputs.end());
+    others.insert(others.end(), {step.residual, step.gate, step.other, step.lanes_of});
+    for (const Name name : others) {
+      require(name == kNone || !at(name).planar, "a step reads a map plane by plane");
+    }
     switch (step.kind) {
       case Step::Kind::conv:
         if (const Name like = step.residual != kNone ? step.residual : step.lanes_of;
@@ -158,6 +168,10 @@ std::vector<Place> place_channels(const Program& program, int lanes) {
       require(name == kNone || at(name).lane == out.lane,
               "a step adds maps whose channels lie at different lanes");
     }
+  }
+  for (const Output& output : program.outputs) {
+    require(!output.enlarged || !at(output.tensors[0]).planar,
+            "a map that lies plane by plane is enlarged");
   }
   // storages of storages: follow them to the last
   for (Place& place : places) {

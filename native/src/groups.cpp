@@ -182,10 +182,12 @@ class Grouper {
   int may_join(const Operation& operation, size_t index) {
     if (plan_.groups.empty()) return 0;
     const Group& group = plan_.groups.back();
+    const Name gate = operation.step->gate;
     if (operation.split != Operation::Split::rows || group.rows == 0 || apart_.count(index) ||
+        (gate != kNone && made_.count(storage_name(gate))) ||
         operation.step->kind == Kind::enlarge || operation.step->kind == Kind::mean ||
         (group.operations.back().step && group.operations.back().step->kind == Kind::enlarge) ||
-        group.operations.size() >= kMostOperations ||
+        group.operations.size() + 1 >= kMostOperations ||  // one is left for the image
         read_around_.count(storage_name(operation.out))) {
       return 0;
     }
@@ -197,7 +199,7 @@ class Grouper {
       if (s.flat || !worthwhile) return 0;
       around = true;
     }
-    if (around) return 2;
+    if (around) return attempts_ < 3 * kMostAttempts ? 2 : 0;
     return group.rows == operation.rows;
   }
 

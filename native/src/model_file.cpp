@@ -12,8 +12,8 @@ namespace espnetv2 {
 
 namespace {
 
-constexpr size_t kLength = 8;                   // bytes that say how long the header is
-constexpr uint64_t kLongestHeader = 64u << 20;  // bytes
+constexpr size_t kLength = 8;                  // bytes that say how long the header is
+constexpr uint64_t kLongestHeader = 4u << 20;  // bytes
 constexpr size_t kLargestFile = size_t{1} << 31;
 
 using File = std::unique_ptr<std::FILE, int (*)(std::FILE*)>;

@@ -4,12 +4,15 @@
 #include <map>
 #include <set>
 
+#include "error.h"
+
 namespace espnetv2 {
 
 namespace {
 
-constexpr Index kAlignment = 16;  // floats
-constexpr double kAlone = 1.1;    // a tile of one block is so much less efficient
+constexpr Index kAlignment = 16;         // floats
+constexpr Index kMost = Index{1} << 27;  // floats of all steps
+constexpr double kAlone = 1.1;           // a tile of one block is so much less efficient
 
 // The value of a lane's channel, for all lanes of a tensor.
 Index per_lane(const Array* array, const std::vector<int>& channels, float otherwise,
@@ -90,6 +93,8 @@ class ConvPacker {
     const Groups groups = this->groups(block, count);
     const int taps = kernel_.size * kernel_.size;
     const int depth = static_cast<int>(groups.size()) * kernel_.inputs * taps;
+    total_ += static_cast<Index>(depth) * count * lanes_;
+    require(total_ <= kMost, "the network has too many weights");
     const auto [known, is_new] = entries_.emplace(groups, static_cast<int>(packed_.reach.size()));
     if (is_new) {
       for (const int group : groups) {
@@ -133,6 +138,7 @@ class ConvPacker {
   Weights& weights_;
   Packed& packed_;
   std::map<Groups, int> entries_;
+  Index total_ = 0;
 };
 
 void pack_pyramid(const Step& step, const Place& in, const Place& out, int lanes, Weights& weights,
@@ -194,6 +200,7 @@ void pack_pyramid(const Step& step, const Place& in, const Place& out, int lanes
 float* Weights::add(Index count, Index* place) {
   *place = (used_ + kAlignment - 1) / kAlignment * kAlignment;
   used_ = *place + count;
+  require(used_ <= kMost, "the network has too many weights");
   if (static_cast<size_t>(used_) > data_.size()) {
     Floats larger(static_cast<size_t>(used_) * 2);
     std::copy(data_.data(), data_.data() + *place, larger.data());

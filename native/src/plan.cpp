@@ -42,6 +42,8 @@ class Planner {
     assign_arena();
     plan_detections();
     finish_operations();
+    require(plan_.arena + plan_.band * threads_ < kLargest,
+            "the picture or the batch is too large");
     return std::move(plan_);
   }
 
@@ -73,7 +75,7 @@ class Planner {
       const Name mine = step.out, theirs = storage_name(step.residual);
       const bool whole = network_.places[at(theirs)].blocks == network_.places[at(mine)].blocks;
       const bool own = network_.places[at(mine)].storage == mine && mine != theirs;
-      const bool read_elsewhere = step.inputs[0] == step.residual;
+      const bool read_elsewhere = storage_name(step.inputs[0]) == theirs;
       if (!whole || !own || read_elsewhere || last[at(theirs)] != i) continue;
       if (borders_[at(theirs)] != borders_[at(mine)]) continue;
       last[at(theirs)] = last[at(mine)];

@@ -10,8 +10,9 @@ namespace espnetv2 {
 
 namespace {
 
-constexpr int kMost = 1 << 16;  // channels, groups, dilations, classes
-constexpr size_t kMostSteps = 10000;
+constexpr int kMost = kMostChannels;  // and groups, dilations, classes
+constexpr size_t kMostSteps = 2000, kMostInputs = 64, kMostOutputs = 16;
+constexpr int64_t kMostInAll = 1 << 22;  // channels of all maps
 
 // Reads the program's JSON and counts the channels of every tensor.
 class Writer {
@@ -25,6 +26,7 @@ class Writer {
     for (const Json& value : steps) add(value);
     for (const Json& value : document_.at("outputs").list()) output(value);
     require(!program_.outputs.empty(), "the program gives nothing");
+    require(program_.outputs.size() <= kMostOutputs, "the program gives too much");
     return std::move(program_);
   }
 
@@ -50,6 +52,8 @@ class Writer {
     require(names_.emplace(name, static_cast<Name>(program_.tensors.size())).second,
             "the program makes '" + name + "' twice");
     require(channels > 0 && channels <= kMost, "'" + name + "' has no or too many channels");
+    in_all_ += channels;
+    require(in_all_ <= kMostInAll, "the program's maps have too many channels");
     program_.tensors.push_back({name, channels});
     return names_.at(name);
   }
@@ -92,7 +96,8 @@ class Writer {
     Step step;
     step.kind = kind_of(value.at("op").text());
     for (const Json& name : value.at("in").list()) step.inputs.push_back(named(name.text()));
-    require(!step.inputs.empty() && step.inputs.size() <= kMost, "a step reads nothing");
+    require(!step.inputs.empty() && step.inputs.size() <= kMostInputs,
+            "a step reads nothing or too much");
     step.stride = static_cast<int>(value.integer_or("stride", 1, 1, 2));
     step.dilation = static_cast<int>(value.integer_or("dilation", 1, 1, 64));
     step.groups = static_cast<int>(value.integer_or("groups", 1, 1, kMost));
@@ -102,6 +107,7 @@ class Writer {
     step.other = named_or_none(value, "other");
     step.lanes_of = named_or_none(value, "lanes_of");
     if (value.has("size")) step.size = size(value.at("size"));
+    check_options(step);
     const int made = made_by(step, value);
     per_channel(step, value, made);
     for (const Name name : {step.residual, step.gate, step.other, step.lanes_of}) {
@@ -109,6 +115,18 @@ class Writer {
     }
     step.out = declare(value.at("out").text(), made);
     program_.steps.push_back(std::move(step));
+  }
+
+  // What a kind of step does not know must not be there: nothing behind here would look at it.
+  static void check_options(const Step& step) {
+    using Kind = Step::Kind;
+    const bool mixes = step.kind == Kind::conv, combines = step.kind == Kind::combine;
+    require((mixes || (step.residual == kNone && step.lanes_of == kNone)) &&
+                (combines || (step.gate == kNone && step.other == kNone)) &&
+                (mixes || step.dilation == 1) &&
+                (mixes || step.kind == Kind::pyramid || step.stride == 1) &&
+                (mixes || step.kind == Kind::shuffle || step.groups == 1),
+            "a step has an option that its kind does not know");
   }
 
   void per_channel(Step& step, const Json& value, int made) const {
@@ -211,6 +229,7 @@ class Writer {
     output.enlarged = value.boolean_or("enlarged", false) || form->second == Output::Form::classes;
     for (const Json& name : value.at("in").list()) {
       output.tensors.push_back(named(name.text()));
+      require(output.tensors.back() != kImage, "the program gives the image back");
       require(output.form == Output::Form::boxes ||
                   channels(output.tensors.back()) % output.values == 0,
               "an output does not divide");
@@ -251,6 +270,7 @@ class Writer {
   const ModelFile& file_;
   const Json& document_;
   Program program_;
+  int64_t in_all_ = 0;
   std::map<std::string, Name> names_;
 };
 

@@ -1,5 +1,10 @@
 #include "threads.h"
 
+#include <string>
+#include <system_error>
+
+#include "error.h"
+
 namespace espnetv2 {
 
 namespace {
@@ -17,10 +22,17 @@ inline void breathe() {
 }  // namespace
 
 Threads::Threads(int count) : count_(count) {
-  for (int i = 1; i < count; ++i) threads_.emplace_back([this, i] { serve(i); });
+  try {
+    for (int i = 1; i < count; ++i) threads_.emplace_back([this, i] { serve(i); });
+  } catch (const std::system_error&) {
+    end();
+    throw Error("the system gives no more than " + std::to_string(threads_.size()) + " threads");
+  }
 }
 
-Threads::~Threads() {
+Threads::~Threads() { end(); }
+
+void Threads::end() {
   ended_ = true;
   ++orders_;
   wake();

@@ -27,6 +27,7 @@ class Threads {
 
  private:
   void serve(int index);
+  void end();
   template <class Holds>
   void wait(const Holds& holds);
   void wake();
