@@ -32,7 +32,9 @@ class Model:
         """
 
     def paint(self, classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The colour of each class. Shape: any -> (..., 3)
+        """The colour of each class.
+
+        Shape: any -> (..., 3)
 
         Raises:
             ValueError: The header holds no palette.
