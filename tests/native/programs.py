@@ -1,5 +1,6 @@
 """Builds the engine and the programs of `native/tests`, once for each way of building."""
 
+import atexit
 import shutil
 import subprocess
 from functools import cache
@@ -32,6 +33,7 @@ def done(*words: object, **options: object) -> str:
 def built(*targets: str, source: Path = NATIVE, **defined: str) -> Path:
     """The folder of a build with these definitions."""
     folder = Path(mkdtemp(prefix="espnetv2-native-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     options = [f"-D{key}={value}" for key, value in defined.items()]
     done("cmake", "-S", source, "-B", folder, "-DCMAKE_BUILD_TYPE=Release", *options)
     done("cmake", "--build", folder, "--parallel", "2", *(["--target", *targets] * bool(targets)))
