@@ -139,7 +139,7 @@ INLINE void gather_row(const float* x, const int32_t* sources, const int32_t* pi
   for (int p = 0; p < width * kLanes; p += kLanes) {
     Vector found = more ? load(out + p) : zero();
     UNROLL for (int i = 0; i < kSources; ++i) {
-      const Vector all_of_them = __builtin_shuffle(load(from[i] + p), pick[i]);
+      const Vector all_of_them = shuffle(load(from[i] + p), pick[i]);
       found = pick[i] >= 0 ? all_of_them : found;
     }
     store(out + p, found);

@@ -23,8 +23,8 @@ INLINE Vector enlarged(const PlanesArgs& a, const float* line, int x) {
   const float* from = line + a.firsts[x / kLanes];
   const Vector right = load_unaligned(a.column_weights + x);
   const Integers pick = load_integers(a.picks + x);
-  const Vector left_value = __builtin_shuffle(load_unaligned(from), pick);
-  const Vector right_value = __builtin_shuffle(load_unaligned(from + 1), pick);
+  const Vector left_value = shuffle(load_unaligned(from), pick);
+  const Vector right_value = shuffle(load_unaligned(from + 1), pick);
   return left_value * (1.0f - right) + right_value * right;
 }
 

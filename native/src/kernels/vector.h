@@ -40,6 +40,16 @@ INLINE void store_some(float* p, Vector v, int count) {
     for (int l = 0; l < count; ++l) p[l] = v[l];
   }
 }
+// Lane l of the result is lane pick[l] of `v`, counted modulo the lanes.
+INLINE Vector shuffle(Vector v, Integers pick) {
+#if defined(__clang__)
+  Vector found{};
+  for (int l = 0; l < kLanes; ++l) found[l] = v[pick[l] & (kLanes - 1)];
+  return found;
+#else
+  return __builtin_shuffle(v, pick);
+#endif
+}
 INLINE Vector zero() { return Vector{}; }
 INLINE Vector all(float value) { return Vector{} + value; }
 
