@@ -32,6 +32,10 @@ from espnetv2.weights.load import Loaded, load_network
 
 RANDOM = "random weights"
 PACKAGES = ("espnetv2", "torch", "onnxruntime", "openvino", "executorch", "ncnn")
+INSTRUCTIONS = (
+    *("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8"),
+    *("asimd", "asimddp", "asimdhp", "i8mm", "bf16", "sve"),
+)
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,7 @@ def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     return {
         "processor": _processor(),
+        "instructions": _instructions(),
         "cores": os.cpu_count(),
         "system": platform.platform(),
         "python": platform.python_version(),
@@ -270,9 +275,19 @@ def _version(package: str) -> str | None:
 
 
 def _processor() -> str:
+    return _of_cpuinfo("model name") or platform.processor()
+
+
+def _instructions() -> list[str]:
+    """Sets that decide what kernels a runtime chooses; virtual machines hide them in the name."""
+    found = f"{_of_cpuinfo('flags')} {_of_cpuinfo('Features')}".split()  # of x86, of ARM
+    return [one for one in INSTRUCTIONS if one in found]
+
+
+def _of_cpuinfo(name: str) -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return platform.processor()
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor()
+        return ""
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith(name)]
+    return named[0] if named else ""

@@ -1,0 +1,50 @@
+"""The measured table of the deploy page is that of the committed result."""
+
+import importlib.util
+import json
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("table", ROOT / "tools/write_engine_table.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_shows_what_was_measured(tool):
+    page = tool.PAGE.read_text(encoding="utf-8")
+    document = json.loads(tool.RESULT.read_text(encoding="utf-8"))
+    assert tool.written(page, document) == page
+    document["rows"][0]["ms_median"] += 1
+    assert tool.written(page, document) != page
+
+
+def test_every_engine_is_measured_on_every_network(tool):
+    rows = json.loads(tool.RESULT.read_text(encoding="utf-8"))["rows"]
+    engines = {row["engine"] for row in rows}
+    assert engines >= {"torch", "compile", "onnxruntime", "openvino", "executorch", "ncnn"}
+    assert {(row["engine"], row["model"]) for row in rows} == {
+        (engine, model) for engine in engines for model in tool.NAMES
+    }
+    for row in rows:
+        assert row["difference"] <= 1e-4
+        assert (row["precision"], row["threads"], row["size"]) == ("fp32", 2, [224, 224])
+        assert 0 < row["ms_min"] <= row["ms_median"] <= row["ms_p95"]
+
+
+def test_the_deploy_form_pays():
+    """s = 2.0 at 224 on two threads, beside a plain export of the train form."""
+    path = ROOT / "benchmarks/results/deploy_form.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    assert (document["model"], document["size"], document["threads"]) == ("espnetv2_s2_0", 224, 2)
+    for runtime, least in (("onnxruntime", 1.7), ("openvino", 1.0)):
+        found = document["runtimes"][runtime]
+        rows = found["rows"]
+        assert found["times_faster"] == round(rows["plain"]["ms_min"] / rows["ours"]["ms_min"], 3)
+        assert found["times_faster"] >= least
