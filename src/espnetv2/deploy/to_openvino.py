@@ -39,11 +39,10 @@ _KINDS = (
 )
 _TRUNK = {"Add", "AvgPool", "Concat", "Interpolate", "Multiply", "PRelu", "ReduceMean", "Relu"}
 _TRUNK |= {"Sigmoid", "Subtract"}
-"""What lies between the layers, and stays in float: rounded too, sums of sums lose 4 points of mIoU
-of the shipped CamVid segmenter."""
+"""What lies between the layers, and stays in float: rounded too, twice as many pixels of the shipped
+CamVid segmenter change their class (4 in 100 of four drawn pictures)."""
 OUTSIDE = 1e-4
-"""Share of an activation's values beyond either end of its range; the whole range costs that
-network 2 points."""
+"""Share of an activation's values beyond either end of its range."""
 
 
 def convert(job: Job, folder: Path) -> Converted:
@@ -190,7 +189,12 @@ def _quantised(model: openvino.Model, job: Job) -> openvino.Model:
         preset=nncf.QuantizationPreset.MIXED,
         ignored_scope=nncf.IgnoredScope(names=left),
         advanced_parameters=advanced_parameters.AdvancedQuantizationParameters(
-            activations_range_estimator_params=range_estimator.RangeEstimatorParameters(rare, rare)
+            # one range a tensor: given one a channel of a depth-wise convolution, OpenVINO computes
+            # something else than its own graph says, and a quarter of the pixels change their class
+            activations_quantization_params=advanced_parameters.QuantizationParameters(
+                per_channel=False
+            ),
+            activations_range_estimator_params=range_estimator.RangeEstimatorParameters(rare, rare),
         ),
     )
 
