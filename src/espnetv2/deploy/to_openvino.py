@@ -39,8 +39,8 @@ _KINDS = (
 )
 _TRUNK = {"Add", "AvgPool", "Concat", "Interpolate", "Multiply", "PRelu", "ReduceMean", "Relu"}
 _TRUNK |= {"Sigmoid", "Subtract"}
-"""What lies between the layers, and stays in float: rounded too, twice as many pixels of the shipped
-CamVid segmenter change their class (4 in 100 of four drawn pictures)."""
+"""What lies between the layers, and stays in float: rounded too, twice as many pixels of the
+shipped CamVid segmenter change their class (4 in 100 of four drawn pictures)."""
 OUTSIDE = 1e-4
 """Share of an activation's values beyond either end of its range."""
 
