@@ -422,7 +422,8 @@ class Worker {
       auto* to = reinterpret_cast<float*>(given(operation, 0));
       copy(operation, to, row, end);
       if (operation.output->form == Output::Form::probabilities) {
-        softmax(to, network_.program.tensors[at(operation.in)].channels);
+        const int count = network_.program.tensors[at(operation.in)].channels;
+        operation.output->multi_label ? sigmoid(to, count) : softmax(to, count);
       }
     }
   }
@@ -445,6 +446,10 @@ class Worker {
     float total = 0;
     for (int c = 0; c < count; ++c) total += values[c] = std::exp(values[c] - largest);
     for (int c = 0; c < count; ++c) values[c] /= total;
+  }
+
+  static void sigmoid(float* values, int count) {
+    for (int c = 0; c < count; ++c) values[c] = 1 / (1 + std::exp(-values[c]));
   }
 
   Head head(Name name, const int32_t* channels) const {

@@ -226,6 +226,7 @@ class Writer {
     output.name = value.at("name").text();
     output.form = form->second;
     output.values = static_cast<int>(value.integer_or("values", 1, 1, kMost));
+    output.multi_label = value.boolean_or("multi_label", false);
     output.enlarged = value.boolean_or("enlarged", false) || form->second == Output::Form::classes;
     for (const Json& name : value.at("in").list()) {
       output.tensors.push_back(named(name.text()));

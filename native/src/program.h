@@ -75,7 +75,7 @@ struct Output {
   enum class Form {
     map,            // float (B, C, H, W)
     vector,         // float (B, C)
-    probabilities,  // float (B, C): softmax
+    probabilities,  // float (B, C): softmax, or sigmoid
     places,         // float (B, sum of H W A, values): boxes of several maps, one after the other
     classes,        // uint8 (B, H, W): the largest of a map's logits at every pixel of the image
     boxes,          // of six maps of scores and six of offsets: corners, scores and labels
@@ -84,6 +84,7 @@ struct Output {
   Form form = Form::map;
   std::vector<Name> tensors;
   int values = 1;           // of one box
+  bool multi_label = false;  // probabilities are each for itself: sigmoid
   bool enlarged = false;    // to the size of the image, bilinear with aligned corners
   Suppression suppression;  // of boxes
 

@@ -132,7 +132,10 @@ struct Output {
 
 void tell_best(const Model& model, const Output& output) {
   std::vector<float> shares(output.floats(), output.floats() + output.side(1));
-  if (output.name != "probabilities") {  // logits
+  if (output.name == "probabilities") {
+  } else if (espnetv2_metadata(model.model.get(), "multi_label") != nullptr) {  // logits
+    for (float& share : shares) share = 1 / (1 + std::exp(-share));
+  } else {
     const float largest = *std::max_element(shares.begin(), shares.end());
     for (float& share : shares) share = std::exp(share - largest);
     const float total = std::accumulate(shares.begin(), shares.end(), 0.0f);

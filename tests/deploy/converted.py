@@ -1,10 +1,12 @@
 """What tests of one target share: a job, the engine of what came of it, and a comparison."""
 
+import json
+
 import numpy as np
 import torch
 
 from deploy.lively import parts
-from espnetv2.deploy.artefact import Artefact, size_of
+from espnetv2.deploy.artefact import FILE, Artefact, hashes_of, size_of
 from espnetv2.deploy.conversion import Job
 from espnetv2.deploy.fold import fold
 from espnetv2.deploy.outputs import NAMES
@@ -79,3 +81,12 @@ def agreement(network, engine, *inputs, class_axis=1):
 def calibration(loaded, size, count=4):
     spec = loaded.preprocessing.resized(size)
     return [spec(picture)[None].numpy() for picture in drawn_pictures(count, size)]
+
+
+def restate(folder):
+    """Make `export.json` say of the files what they now are."""
+    file = folder / FILE
+    said = json.loads(file.read_text())
+    files = tuple(said["files"])
+    said |= {"bytes": size_of(folder, files), "sha256": hashes_of(folder, files)}
+    file.write_text(json.dumps(said))

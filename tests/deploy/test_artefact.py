@@ -8,6 +8,7 @@ from espnetv2.data.preprocess import CONVENTIONS
 from espnetv2.deploy.artefact import (
     Artefact,
     Port,
+    hashes_of,
     is_artefact,
     read_artefact,
     to_json,
@@ -36,6 +37,7 @@ def artefact(tmp_path):
         outputs=(Port("logits", ("batch", 2)),),
         dynamic=False,
         bytes=5,
+        sha256=hashes_of(tmp_path, ("model.bin",)),
     )
     write_artefact(made)
     return made
@@ -61,6 +63,9 @@ def test_it_comes_back_as_it_was(artefact):
         (lambda f: edit(f, inputs=[{"name": "x"}]), "is damaged"),
         (lambda f: (f / "model.bin").unlink(), "is missing; export again"),
         (lambda f: (f / "model.bin").write_bytes(b"123"), "have 3 bytes, but export.json says 5"),
+        (lambda f: (f / "model.bin").write_bytes(bytes(5)), "damaged: its checksum is not the one"),
+        (lambda f: edit(f, sha256={}), "damaged: its checksum is not the one"),
+        (lambda f: edit(f, sha256=None), "is damaged"),
     ],
 )
 def test_what_is_not_sound_is_refused(artefact, ruin, words):

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from deploy.converted import FAMILIES, agreement, calibration, difference, folded, job_of, made
+from deploy.converted import (
+    FAMILIES,
+    agreement,
+    calibration,
+    difference,
+    folded,
+    job_of,
+    made,
+    restate,
+)
 from deploy.lively import lively, parts
 from espnetv2.deploy.conversion import Job
 from espnetv2.deploy.engines import open_artefact
@@ -198,6 +207,7 @@ def test_a_file_that_ends_early_is_one_line(sound, tmp_path):
 def test_a_damaged_file_is_one_line(ruin, sound, tmp_path):
     file = copy_of(sound, tmp_path) / "model.pte"
     file.write_bytes(ruin(file.read_bytes()))
+    restate(tmp_path)  # as if it had been written so
     with pytest.raises(UserError, match=r"is damaged \(.*\); export again") as told:
         open_artefact(tmp_path)
     assert "\n" not in str(told.value)

@@ -1,6 +1,7 @@
 """Exporting by way of a made-up runtime: what is compared, refused, replaced and left alone."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -24,6 +25,7 @@ from espnetv2.deploy.verify import drawn_pictures
 from espnetv2.errors import UserError
 from espnetv2.models.catalog import entry
 from espnetv2.predict.predictor import load
+from espnetv2.weights.files import Header, write_safetensors
 from espnetv2.weights.load import Loaded, load_network
 
 LAYERS = [f"layer{i}" for i in range(10)]
@@ -216,6 +218,29 @@ def test_pixels_go_in_and_answers_come_out_for_every_task(model, takes, gives, t
     if gives == "decoded" and row.task == "segmentation":
         assert outputs[0].shape == (1, 64, 96)
         assert outputs[0].dtype == np.uint8
+
+
+def test_a_classifier_of_several_labels_stays_one(tmp_path):
+    torch.manual_seed(2)
+    network = make_lively(entry("espnetv2_s0_5").build(num_classes=5)).eval()
+    spec = CONVENTIONS["imagenet"].resized((64, 96))
+    header = Header("espnetv2_s0_5", {"num_classes": 5}, tuple("abcde"), None, spec.to_json())
+    weights = tmp_path / "several.safetensors"
+    write_safetensors(network.state_dict(), replace(header, multi_label=True), weights)
+    loaded, picture = load_network(weights), drawn_pictures(1, (120, 100))[0]
+    with torch.inference_mode():
+        shares = loaded.network(spec(picture)[None]).sigmoid()[0]
+    assert (shares > 0.5).sum() >= 2  # or the weights show nothing
+    export(loaded, "wobbly", tmp_path / "raw", Settings())
+    for place in (weights, tmp_path / "raw"):
+        found = load(place)(picture)
+        assert sorted(found.labels) == [
+            c for c, one in zip("abcde", shares, strict=True) if one > 0.5
+        ]
+        assert np.allclose(found.scores, sorted(shares[shares > 0.5].tolist())[::-1], atol=1e-5)
+    export(loaded, "wobbly", tmp_path / "out", Settings(gives="decoded"))
+    answers = open_artefact(tmp_path / "out").run_batch(spec(picture)[None].numpy())[0]
+    assert np.allclose(answers[0], shares, atol=1e-5)
 
 
 @pytest.mark.parametrize("takes", ["input", "pixels"])

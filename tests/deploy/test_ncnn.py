@@ -20,7 +20,6 @@ from espnetv2.deploy.export import export
 from espnetv2.deploy.forms import Normalize, TwoSlopes
 from espnetv2.deploy.forms_ncnn import NormalizeByConvolution, SignedPReLU, for_ncnn
 from espnetv2.deploy.language_step import LanguageStep
-from espnetv2.deploy.ncnn_files import BIN, PARAM, SUMS, write_sums
 from espnetv2.deploy.subject import Settings
 from espnetv2.deploy.verify import pictures_in
 from espnetv2.errors import UserError
@@ -34,6 +33,7 @@ pytest.importorskip("pnnx", reason="the extra `ncnn` is not installed")
 pytest.importorskip("onnxscript", reason="the extra `ncnn` is not installed")
 
 from espnetv2.deploy import to_ncnn  # noqa: E402
+from espnetv2.deploy.to_ncnn import BIN, PARAM  # noqa: E402
 
 SLOPES = [-1.7, -0.3, 0.0, 0.05, 0.25, 1.0, 1.8, 3.0]
 
@@ -142,37 +142,8 @@ def test_a_train_form_is_not_touched():
     assert for_ncnn(network) is network
 
 
-@pytest.mark.parametrize(
-    ("file", "spoil"),
-    [
-        (PARAM, lambda old: old[: len(old) // 2]),
-        (PARAM, lambda old: b"x" * len(old)),
-        (PARAM, lambda old: old.replace(b"0=16", b"0=99")),
-        (BIN, lambda old: old[:-4]),
-        (BIN, lambda old: old[:40] + bytes(8) + old[48:]),
-        (SUMS, lambda old: b""),
-        (SUMS, lambda old: b"\xff" * len(old)),
-    ],
-)
-def test_damaged_files_never_reach_ncnn(own, file, spoil):
-    path = own.folder / file
-    before = path.read_bytes()
-    path.write_bytes(spoil(before))
-    assert path.read_bytes() != before
-    with pytest.raises(UserError, match=r"is damaged: its checksum is not .*; export again"):
-        engine_of(own)
-
-
-@pytest.mark.parametrize("file", [PARAM, BIN, SUMS])
-def test_a_missing_file_is_one_line(own, file):
-    (own.folder / file).unlink()
-    with pytest.raises(UserError, match=f"{file} is missing; export again"):
-        engine_of(own)
-
-
 def test_what_ncnn_cannot_load_is_one_line(own, capfd):
     (own.folder / PARAM).write_text("1\n1 1\nInput image 0 1 image\n")
-    write_sums(own.folder)
     with pytest.raises(UserError, match=r"ncnn .* cannot read it; export again"):
         engine_of(own)
 

@@ -61,6 +61,9 @@ def test_probabilities_and_masks():
     assert torch.equal(mask.long(), logits.argmax(1))
     shares = with_decoding(Says(logits[..., 0, 0]), task="classification", size=None)(image)
     assert torch.allclose(shares, logits[..., 0, 0].softmax(1))
+    says = Says(logits[..., 0, 0])
+    several = with_decoding(says, task="classification", size=None, multi_label=True)(image)
+    assert torch.allclose(several, logits[..., 0, 0].sigmoid())
 
 
 def test_what_cannot_be_decoded():

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import tiny_sets
+from espnetv2.weights.files import read_safetensors
 
 CASES = {
     # recipe: (folder of real data, what keeps it small, score that must be there)
@@ -63,7 +64,8 @@ def test_own_data_in_one_command(recipe, tmp_path):
     where = ("--data", "data", "--out", "run", "--device", "cpu", "--threads", "1")
     printed = espnetv2("train", recipe, *where, *small, "--json", cwd=tmp_path)
     assert score in json.loads(printed)["metrics"]
-    assert (tmp_path / "run" / "model.safetensors").is_file()
+    weights = tmp_path / "run" / "model.safetensors"
+    assert read_safetensors(weights)[1].multi_label == (recipe == "multilabel")
 
 
 @pytest.mark.data

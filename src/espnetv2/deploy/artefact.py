@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -63,8 +64,10 @@ class Artefact:
         verified: What was compared, or why nothing was.
         gate: Scores that the gate compared, if it was asked for.
         bytes: Of the files together.
+        sha256: Of each file by name, hexadecimal: some runtimes trust whatever they are given.
         seconds: That the export took.
         source: Where the weights come from.
+        multi_label: Whether a classifier's outputs are to be taken each for itself.
     """
 
     target: str
@@ -91,8 +94,10 @@ class Artefact:
     verified: str = "not compared"
     gate: Mapping[str, Any] | None = None
     bytes: int = 0
+    sha256: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     source: str = ""
+    multi_label: bool = False
 
     @property
     def path(self) -> Path:
@@ -158,6 +163,7 @@ def read_artefact(place: str | Path) -> Artefact:
             )
         for key in ("files", "classes", "float_layers"):
             values[key] = tuple(values[key])
+        values["sha256"] = dict(values["sha256"])
         if values["palette"] is not None:
             values["palette"] = tuple(tuple(colour) for colour in values["palette"])
         artefact = Artefact(folder=file.parent, **{k: v for k, v in values.items() if k in known})
@@ -178,6 +184,11 @@ def size_of(folder: Path, files: tuple[str, ...]) -> int:
     return sum((folder / name).stat().st_size for name in files)
 
 
+def hashes_of(folder: Path, files: tuple[str, ...]) -> dict[str, str]:
+    """SHA-256 of each file."""
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files}
+
+
 def _check_files(artefact: Artefact, file: Path) -> None:
     for name in artefact.files:
         if not (artefact.folder / name).is_file():
@@ -188,3 +199,9 @@ def _check_files(artefact: Artefact, file: Path) -> None:
             f"{artefact.folder}: the files have {found} bytes, but {file.name} says "
             f"{artefact.bytes}; export again"
         )
+    for name, digest in hashes_of(artefact.folder, artefact.files).items():
+        if artefact.sha256.get(name) != digest:
+            raise UserError(
+                f"{artefact.folder / name} is damaged: its checksum is not the one in {file.name}; "
+                "export again"
+            )

@@ -7,7 +7,6 @@ import numpy as np
 
 from espnetv2.deploy.artefact import Artefact, Port
 from espnetv2.deploy.engines import Engine
-from espnetv2.deploy.ncnn_files import BIN, PARAM, check_sums
 from espnetv2.errors import UserError
 
 _HEAVY = {"Convolution", "ConvolutionDepthWise", "Deconvolution", "InnerProduct", "Gemm"}
@@ -25,9 +24,6 @@ class NcnnEngine(Engine):
     narrow types are switched off unless the artefact is of one. Where ncnn's layers cannot
     compute in the artefact's type, they do so in float32, which `precision` says.
 
-    ncnn trusts its files: a damaged one ends the process or gives wrong numbers. So the files are
-    compared with their checksums first.
-
     Args:
         artefact: Of the target "ncnn".
         threads: Of one operation; operations run one after another.
@@ -40,10 +36,9 @@ class NcnnEngine(Engine):
 
     def __init__(self, artefact: Artefact, *, threads: int) -> None:
         self.artefact, self.threads = artefact, threads
-        check_sums(artefact.folder)
         self._net = ncnn.Net()
         _set(self._net.opt, artefact.precision, threads)
-        param, weights = (artefact.folder / name for name in (PARAM, BIN))
+        param, weights = (artefact.folder / name for name in artefact.files)
         if self._net.load_param(str(param)) or self._net.load_model(str(weights)):
             raise UserError(f"{param}: ncnn {_version()} cannot read it; export again")
         expected = ([one.name for one in artefact.inputs], [one.name for one in artefact.outputs])

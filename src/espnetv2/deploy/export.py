@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from espnetv2.data.preprocess import Preprocessing
-from espnetv2.deploy.artefact import Artefact, size_of, write_artefact
+from espnetv2.deploy.artefact import Artefact, hashes_of, size_of, write_artefact
 from espnetv2.deploy.conversion import Converted, Job
 from espnetv2.deploy.engines import Engine, open_artefact
 from espnetv2.deploy.gate import Gate
@@ -135,6 +135,7 @@ class _Plan:
             palette=self.loaded.palette,
             preprocessing=self.subject.preprocessing(),
             options=self.loaded.options,
+            multi_label=self.loaded.multi_label,
             precision=job.precision,
             takes=self.settings.takes,
             gives=self.settings.gives,
@@ -145,6 +146,7 @@ class _Plan:
             versions=done.versions | {"torch": torch.__version__},
             opset=done.opset,
             bytes=size_of(folder, done.files),
+            sha256=hashes_of(folder, done.files),
             source=self.loaded.source,
         )
         write_artefact(artefact)

@@ -69,7 +69,7 @@ def _give(w: Writer, network: nn.Module, inner: nn.Module, made: list[str]) -> N
     elif isinstance(network, Mask):
         w.output("mask", made, "classes")
     elif isinstance(network, Probabilities):
-        w.output("probabilities", made, "probabilities")
+        w.output("probabilities", made, "probabilities", multi_label=network.multi_label)
     elif isinstance(inner, SSD):
         half = len(made) // 2
         w.output("scores", made[:half], "places", values=inner.num_classes)

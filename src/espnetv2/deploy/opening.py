@@ -109,6 +109,7 @@ def _of_artefact(
         preprocessing=_input_of(artefact),
         source=artefact.source,
         options=dict(artefact.options),
+        multi_label=artefact.multi_label,
     )
 
 

@@ -33,12 +33,13 @@ def with_decoding(
     task: str,
     size: tuple[int, int] | None,
     detector: nn.Module | None = None,
+    multi_label: bool = False,
 ) -> nn.Module:
     """The network with its task's decoding behind it.
 
     | task           | outputs                                                                |
     |----------------|------------------------------------------------------------------------|
-    | classification | probabilities (B, classes): softmax                                    |
+    | classification | probabilities (B, classes): softmax, or sigmoid with several labels    |
     | segmentation   | mask (B, H, W) uint8, at the input's size: arg-max                     |
     | detection      | boxes (B, K, 4) corners as shares of the picture, scores (B, K),       |
     |                | labels (B, K) int64 from 0; best first, zeros where there is no more   |
@@ -46,12 +47,13 @@ def with_decoding(
     Args:
         size: (height, width) of the input; a detector's must be known.
         detector: The train form, which knows its priors.
+        multi_label: Whether a classifier names every class that a picture shows.
 
     Raises:
         UserError: The task has no decoding, or a detector's size is free.
     """
     if task == "classification":
-        return Probabilities(network)
+        return Probabilities(network, multi_label=multi_label)
     if task == "segmentation":
         return Mask(network)
     if task == "detection" and detector is not None:
@@ -62,16 +64,16 @@ def with_decoding(
 
 
 class Probabilities(nn.Module):
-    """Shape: (B, 3, H, W) -> (B, classes), which sum to 1."""
+    """Shape: (B, 3, H, W) -> (B, classes), which sum to 1 unless each is for itself."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, *, multi_label: bool = False) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.multi_label = network, multi_label
 
     def forward(self, image: Tensor) -> Tensor:
         """See the class."""
         logits: Tensor = self.network(image)
-        return logits.softmax(dim=1)
+        return logits.sigmoid() if self.multi_label else logits.softmax(dim=1)
 
 
 class Mask(nn.Module):

@@ -99,7 +99,11 @@ class Pictures:
         if gives == "decoded":
             size = None if self.settings.dynamic else self.size
             network = with_decoding(
-                network, task=self.loaded.task, size=size, detector=self.loaded.network
+                network,
+                task=self.loaded.task,
+                size=size,
+                detector=self.loaded.network,
+                multi_label=self.loaded.multi_label,
             )
         return network.eval()
 
@@ -220,4 +224,5 @@ def _form(loaded: Loaded, settings: Settings, row: Target) -> nn.Module:
 
 
 def _notes(loaded: Loaded) -> dict[str, str]:
-    return {"model": loaded.name, "task": loaded.task, "source": loaded.source}
+    notes = {"model": loaded.name, "task": loaded.task, "source": loaded.source}
+    return notes | ({"multi_label": "true"} if loaded.multi_label else {})

@@ -16,12 +16,12 @@ from torch import Tensor
 from espnetv2.deploy.artefact import Port
 from espnetv2.deploy.conversion import Converted, Job
 from espnetv2.deploy.forms_ncnn import for_ncnn
-from espnetv2.deploy.ncnn_files import BIN, PARAM, SUMS, write_sums
 from espnetv2.deploy.quiet import quiet
 from espnetv2.deploy.tracing import Flat
 from espnetv2.errors import UserError
 
 OPSET = 18
+PARAM, BIN = "model.ncnn.param", "model.ncnn.bin"
 _NOISY = ("torch.onnx", "onnxscript", "onnx_ir", "root")
 _DECODING = {
     "mask": "ncnn gives floats, no class map",
@@ -30,7 +30,7 @@ _DECODING = {
 
 
 def convert(job: Job, folder: Path) -> Converted:
-    """Write `model.ncnn.param`, `model.ncnn.bin` and their checksums; see `deploy.conversion.Job`.
+    """Write `model.ncnn.param` and `model.ncnn.bin`; see `deploy.conversion.Job`.
 
     torch.export -> ONNX -> pnnx, which is ncnn's own converter. No TorchScript takes part.
 
@@ -52,9 +52,8 @@ def convert(job: Job, folder: Path) -> Converted:
     ports_in = tuple(map(_port, job.input_names, inputs))
     ports_out = tuple(map(_port, job.output_names, outputs))
     _tidy(folder / PARAM, ports_in, ports_out)
-    write_sums(folder)
     return Converted(
-        files=(PARAM, BIN, SUMS),
+        files=(PARAM, BIN),
         inputs=ports_in,
         outputs=ports_out,
         versions={name: version(name) for name in ("ncnn", "onnx", "onnxscript", "pnnx")},

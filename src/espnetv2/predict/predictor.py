@@ -18,7 +18,7 @@ from espnetv2.deploy.opening import fastest, load_engine
 from espnetv2.errors import UserError
 from espnetv2.layers.conv import resize
 from espnetv2.predict.tiling import labels_in_bands, segment_tiled
-from espnetv2.tasks import classify, detect, segment
+from espnetv2.tasks import classify, detect, multilabel, segment
 from espnetv2.tasks.priors import priors_of
 from espnetv2.tasks.results import Classification, Detections, SegmentationMask
 from espnetv2.weights.load import Loaded, load_network
@@ -58,7 +58,8 @@ def load(
             else the picture's own.
         enlarge: How a segmentation reaches the picture's size: "bilinear" on logits, or
             "nearest" on labels as the official scripts do.
-        top: How many classes a classification names.
+        top: How many classes a classification names; one with several labels names all that
+            are more probable than not.
         score: Detections below it are left out.
         engine: Runtime, a key of `deploy.targets.ENGINES`; an artefact's own, else the native one
             on a CPU where it is built, else torch.
@@ -117,7 +118,7 @@ class Predictor:
         self.model: Any = loaded.network
         if isinstance(loaded.network, nn.Module):  # else an engine, which is neither
             self.model = loaded.network.eval().to(self.device)
-        self.name, self.task = loaded.name, loaded.task
+        self.name, self.task, self.multi_label = loaded.name, loaded.task, loaded.multi_label
         self.classes, self.palette = loaded.classes, loaded.palette
         self.preprocessing = loaded.preprocessing
         if size is not None:
@@ -172,6 +173,8 @@ class Predictor:
     def decode(self, raw: Any, sizes: list[tuple[int, int]]) -> list[Result]:
         """Results for raw outputs; `sizes` are the pictures' (height, width)."""
         with torch.inference_mode():
+            if self.multi_label:
+                return list(multilabel.decode(raw, self.classes))
             if self.task == "classification":
                 return list(classify.decode(raw, self.classes, top=self.top))
             if self.task == "segmentation":

@@ -41,6 +41,7 @@ def keep_best(
         palette=data.palette,
         preprocessing=data.preprocessing.to_json(),
         source={"name": recipe.model, "trained": summary["commit"], "metrics": summary["metrics"]},
+        multi_label=recipe.task == "multilabel",
     )
     write_safetensors(module.network.state_dict(), header, folder / "model.safetensors")
 

@@ -34,6 +34,7 @@ class Header:
         palette: Colour (r, g, b) per class, if any.
         preprocessing: Fields of `data.preprocess.Preprocessing`.
         source: Where the weights come from, with licence and score where known.
+        multi_label: Whether a classifier names every class that a picture shows, each for itself.
     """
 
     model: str
@@ -42,6 +43,7 @@ class Header:
     palette: tuple[tuple[int, int, int], ...] | None
     preprocessing: dict[str, Any]
     source: dict[str, Any] = field(default_factory=dict)
+    multi_label: bool = False
 
 
 def read_official(path: Path) -> dict[str, Tensor]:

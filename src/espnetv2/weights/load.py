@@ -37,6 +37,8 @@ class Loaded:
         fresh: Parameters that the file did not fill, because another number of classes was
             asked for.
         options: What the network was built with.
+        multi_label: Whether a classifier's outputs are to be taken each for itself (sigmoid), not
+            together (softmax).
     """
 
     network: nn.Module
@@ -48,6 +50,7 @@ class Loaded:
     source: str
     fresh: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
+    multi_label: bool = False
 
 
 def create_model(
@@ -114,6 +117,7 @@ def load_network(
         source=str(header.source.get("name", name_or_file)),
         options=options,
         fresh=fresh,
+        multi_label=header.multi_label,
     )
 
 
