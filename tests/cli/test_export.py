@@ -2,12 +2,17 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from espnetv2.cli import app
 from espnetv2.deploy.verify import drawn_pictures
+from espnetv2.profiling import benchmark
+from espnetv2.profiling.complexity import measure_by_name
+from fake_power import Clock, Counter, measured
 
 MODEL = "espnetv2_s0_5.imagenette"
 
@@ -106,7 +111,7 @@ def test_a_damaged_artefact_is_one_line(typed, tmp_path):
     file.write_bytes(b"x" * len(whole))
     code, _, err = typed("predict", tmp_path / "onnx", picture, "--out", tmp_path / "seen")
     assert (code, len(err.splitlines())) == (2, 1)
-    assert "ONNX Runtime cannot read it" in err
+    assert "model.onnx is damaged: its checksum is not the one in export.json" in err
 
 
 def test_rows_are_measured_side_by_side(typed, tmp_path):
@@ -132,6 +137,29 @@ def test_rows_are_measured_side_by_side(typed, tmp_path):
     table = (out / "benchmark.md").read_text()
     assert table.count("\n| " + MODEL) == 2
     assert document["machine"]["versions"]["torch"] in table
+
+
+def test_energy_is_drawn_against_multiply_adds(typed, tmp_path, monkeypatch):
+    def spent(run, *, counter, images):
+        assert counter.covers == "board"
+        run()
+        return measured(powers=(40.0, 42.0, 41.0), images=images, counter=counter, clock=clock)
+
+    clock = Clock()
+    found = SimpleNamespace(counters=[Counter(clock)], reasons=[])
+    monkeypatch.setattr(benchmark, "survey", lambda: found)
+    monkeypatch.setattr(benchmark, "measure", spent)
+    words = ("--size", "64x64", "--seconds", "0.2", "--energy", "--json", "--out", tmp_path)
+    code, said, _ = typed("benchmark", "espnetv2_s0_5", "espnetv2_s1_0", *words)
+    assert code == 0
+    rows = json.loads(said)["rows"]
+    assert [row["energy"]["load_watts"] for row in rows] == [41.0, 41.0]
+    assert all(row["millijoules_per_image"] > 0 for row in rows)
+    counted = [measure_by_name(row["model"], size=(64, 64)).macs for row in rows]
+    assert [row["macs"] for row in rows] == counted
+    assert counted[0] < counted[1]
+    assert np.asarray(Image.open(tmp_path / "energy.png").convert("L")).std() > 10  # not blank
+    assert not (tmp_path / "benchmark.png").exists()  # no metric was asked for
 
 
 @pytest.mark.parametrize(

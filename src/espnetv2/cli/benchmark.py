@@ -46,7 +46,7 @@ def benchmark(
     seconds: Annotated[float, typer.Option(min=0, help="Of measuring, for each row.")] = 10.0,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for benchmark.json, .md, .png and the artefacts."),
+        typer.Option(help="Folder for benchmark.json, .md, the plots and the artefacts."),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document instead of a table.")
@@ -65,7 +65,7 @@ def benchmark(
 
     from espnetv2.deploy.gate import Judge
     from espnetv2.profiling.benchmark import benchmark as measure
-    from espnetv2.profiling.table import markdown, plot
+    from espnetv2.profiling.table import markdown, plot, plot_energy
 
     judge = None
     if eval_data is not None and eval_dataset is not None:
@@ -87,6 +87,7 @@ def benchmark(
     if out is not None:
         _write(out, document, markdown(document))
         plot(document["rows"], out / "benchmark.png")
+        plot_energy(document["rows"], out / "energy.png")
     print(json.dumps(document, indent=1) if as_json else markdown(document), end="")
 
 

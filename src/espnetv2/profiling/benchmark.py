@@ -26,12 +26,13 @@ from espnetv2.deploy.targets import ENGINES, check_precision, engine_kind
 from espnetv2.deploy.verify import compare, drawn_pictures
 from espnetv2.errors import UserError
 from espnetv2.models.catalog import CATALOG, entry
+from espnetv2.profiling.complexity import measure as count
 from espnetv2.profiling.energy import describe, measure, survey
 from espnetv2.profiling.latency import Worker, begin_memory, take_turns
 from espnetv2.weights.load import Loaded, load_network
 
 RANDOM = "random weights"
-PACKAGES = ("espnetv2", "torch", "onnxruntime", "openvino", "executorch", "ncnn")
+PACKAGES = ("espnetv2", "espnetv2-native", "torch", "onnxruntime", "openvino", "executorch", "ncnn")
 INSTRUCTIONS = (
     *("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8"),
     *("asimd", "asimddp", "asimdhp", "i8mm", "bf16", "sve"),
@@ -162,6 +163,7 @@ def _prepare(case: Case, folder: Path) -> tuple[Path | None, dict[str, Any]]:
     loaded = network_of(case.model)
     size = _size(case, loaded)
     facts: dict[str, Any] = {"size": list(size), "task": loaded.task, "source": loaded.source}
+    facts["macs"] = count(loaded.network, size).macs
     if target is None:
         tensors = [*loaded.network.parameters(), *loaded.network.buffers()]
         return None, facts | {"bytes": sum(one.numel() * one.element_size() for one in tensors)}

@@ -1,4 +1,4 @@
-"""A benchmark's rows as Markdown, and as a plot of latency against metric."""
+"""A benchmark's rows as Markdown, and as plots: latency against metric, energy against size."""
 
 from __future__ import annotations
 
@@ -70,6 +70,51 @@ def plot(rows: Sequence[Row], path: Path) -> bool:
     axes.margins(0.2)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+    return True
+
+
+def plot_energy(rows: Sequence[Row], path: Path) -> bool:
+    """Power under load and energy per image against multiply-adds; false if nothing was counted.
+
+    A colour for each engine, form and precision; the broken line is the idle machine.
+
+    Paper: espnetv2 sec. 4.1, Fig. 5.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    counted = sorted((row for row in rows if row.get("energy")), key=lambda row: row["macs"])
+    if not counted:
+        return False
+    require("matplotlib", extra="plots")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.5), dpi=130, layout="constrained")
+    power, energy = figure.subplots(1, 2)
+    kinds = dict.fromkeys((row["engine"], row["form"], row["precision"]) for row in counted)
+    for kind in kinds:
+        line = [r for r in counted if (r["engine"], r["form"], r["precision"]) == kind]
+        macs = [row["macs"] / 1e6 for row in line]
+        watts = [row["energy"]["load_watts"] for row in line]
+        joules = [row["millijoules_per_image"] for row in line]
+        for axes, values in ((power, watts), (energy, joules)):
+            axes.plot(macs, values, "o", label=", ".join(kind))
+            for row, across, up in zip(line, macs, values, strict=True):
+                axes.annotate(
+                    row["model"], (across, up), (5, 4), textcoords="offset points", fontsize=7
+                )
+    idle = [row["energy"]["idle_watts"] for row in counted]
+    power.axhline(sum(idle) / len(idle), ls="--", color="gray", label="idle")
+    covers, method = counted[0]["energy"]["covers"], counted[0]["energy"]["method"]
+    power.set(ylabel=f"watts under load ({covers}, {method})")
+    energy.set(ylabel="millijoules an image, idle subtracted")
+    power.legend(fontsize=7)
+    for axes in (power, energy):
+        axes.set(xlabel="million multiply-adds", xlim=(0, None), ylim=(0, None))
+        axes.margins(0.2)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)
     return True
 
