@@ -83,6 +83,13 @@ def average(x, kernel_sizes, strides, pad_type, pad, exclude_padding_from_averag
     )
 
 
+def largest(x, kernel_sizes, strides, pad_type, pad, ceil_mode):
+    assert not bool(ceil_mode)
+    above, below, left, right = numbers(pad) if str(pad_type) == "custom" else [0] * 4
+    x = F.pad(x, (left, right, above, below), value=-torch.inf)
+    return F.max_pool2d(x, numbers(kernel_sizes), numbers(strides))
+
+
 def enlarged(x, scale_factor_height, scale_factor_width, align_corners, half_pixel_centers=None):
     assert bool(align_corners)
     height = int(np.floor(x.shape[2] * float(scale_factor_height) + 1e-4))
@@ -148,6 +155,7 @@ RULES = {
     "matmul": lambda x, y, transpose_x, transpose_y: (
         (x.mT if bool(transpose_x) else x) @ (y.mT if bool(transpose_y) else y)
     ),
+    "max_pool": largest,
     "mul": lambda x, y: x * y,
     "pad": padded,
     "pixel_shuffle": lambda x, upscale_factor: F.pixel_shuffle(x, int(upscale_factor)),
@@ -166,6 +174,7 @@ RULES = {
     ),
     "squeeze": lambda x, axes: x.squeeze(numbers(axes)),
     "sub": lambda x, y: x - y,
+    "tile": lambda x, reps: x.tile(numbers(reps)),
     "tanh": lambda x: x.tanh(),
     "transpose": lambda x, perm: x.permute(numbers(perm)),
     "upsample_bilinear": enlarged,

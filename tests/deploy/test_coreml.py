@@ -151,6 +151,9 @@ def test_free_sizes_have_bounds(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings(  # coremltools leaves its temporary folder to the collector
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 def test_free_sizes_that_core_ml_has_not(tmp_path):
     network = lively(entry("espnet_p2_q3").build())
     job = job_of(network, task="segmentation", batch=2, dynamic=True)

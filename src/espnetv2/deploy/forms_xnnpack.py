@@ -129,13 +129,11 @@ def rewrite(graph_module: fx.GraphModule) -> None:
 
     - its average pool leaves padding out of the mean, so pools over padded zeros become depth-wise
       convolutions;
-    - its mean over the picture keeps the sides;
-    - slices that leave nothing out are no operations at all.
+    - its mean over the picture keeps the sides.
     """
     rules: dict[Any, Callable[[fx.GraphModule, fx.Node], fx.Node | None]] = {
         torch.ops.aten.avg_pool2d.default: _pool_as_convolution,
         torch.ops.aten.mean.dim: _mean_with_sides,
-        torch.ops.aten.slice.Tensor: _whole_slice,
     }
     graph = graph_module.graph
     for node in list(graph.nodes):
@@ -181,13 +179,6 @@ def _mean_with_sides(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | N
     made = graph.call_function(torch.ops.aten.flatten.using_ints, (mean, 1))
     made.meta = dict(node.meta)
     return made
-
-
-def _whole_slice(_: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    x: Any = node.args[0]
-    before, after = x.meta["val"].shape, node.meta["val"].shape
-    known = all(isinstance(side, int) for side in (*before, *after))
-    return x if known and tuple(before) == tuple(after) else None
 
 
 def can_split(pyramid: PyramidPool) -> bool:

@@ -8,13 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import fx
 from torch.export import ExportedProgram
 
 from espnetv2.deploy.artefact import Port
 from espnetv2.deploy.conversion import Converted, Job
 from espnetv2.deploy.forms_xnnpack import for_xnnpack
 from espnetv2.deploy.quiet import quiet
-from espnetv2.deploy.tracing import LARGEST_BATCH, LARGEST_SIDE, Flat, ports, smallest_side, trace
+from espnetv2.deploy.tracing import (
+    LARGEST_BATCH,
+    LARGEST_SIDE,
+    Flat,
+    ports,
+    simplify_slices,
+    smallest_side,
+    trace,
+)
 from espnetv2.errors import UserError
 
 FILE = "model.mlpackage"
@@ -35,7 +44,10 @@ def convert(job: Job, folder: Path) -> Converted:
     with quiet(*_NOISY, native=True):
         import coremltools
 
-        program = trace(Flat(for_xnnpack(job.network)).eval(), job).run_decompositions({})
+        form = trace(Flat(for_xnnpack(job.network)).eval(), job).module()
+        assert isinstance(form, fx.GraphModule)
+        simplify_slices(form)
+        program = trace(form, job).run_decompositions({})
         inputs, outputs = ports(program, job)
         model = _model(coremltools, program, inputs, outputs, job)
         if job.precision == "int8":

@@ -15,7 +15,14 @@ from espnetv2.deploy.conversion import Converted, Job
 from espnetv2.deploy.forms_xnnpack import for_xnnpack, rewrite
 from espnetv2.deploy.quiet import quiet
 from espnetv2.deploy.sensitivity import LAYERS, worst_first
-from espnetv2.deploy.tracing import Flat, layer_of, ports, smallest_side, trace
+from espnetv2.deploy.tracing import (
+    Flat,
+    layer_of,
+    ports,
+    simplify_slices,
+    smallest_side,
+    trace,
+)
 
 FILE = "model.pte"
 SMALLEST = "smallest_side"
@@ -55,6 +62,7 @@ def prepare(job: Job) -> ExportedProgram:
     layers = {name for name, part in form.named_modules() if isinstance(part, LAYERS)}
     graph_module = trace(Flat(form, half=job.precision == "fp16").eval(), job).module()
     assert isinstance(graph_module, fx.GraphModule)
+    simplify_slices(graph_module)
     rewrite(graph_module)
     if job.precision == "int8":
         graph_module = _quantise(graph_module, job, layers - set(job.float_layers))

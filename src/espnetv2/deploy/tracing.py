@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
@@ -53,6 +54,48 @@ def examples(job: Job) -> tuple[Tensor, ...]:
     if not job.dynamic:
         return job.inputs
     return tuple(x.new_zeros(2, x.shape[1], *_ROOMY) if x.dim() == 4 else x for x in job.inputs)
+
+
+def simplify_slices(graph_module: torch.fx.GraphModule) -> None:
+    """Drop slices that leave nothing out, and make slices of padding by less than nothing.
+
+    Runtimes refuse such padding, which stands where sides stay free: `layers.conv.crop`. In place.
+    """
+    graph, aten = graph_module.graph, torch.ops.aten
+    for node in list(graph.nodes):
+        given: Any = node.args
+        if node.target in (aten.slice.Tensor, aten.alias.default):  # the latter leaves nothing out
+            before, after = given[0].meta["val"].shape, node.meta["val"].shape
+            sides = (*before, *after)
+            if all(isinstance(side, int) for side in sides) and tuple(before) == tuple(after):
+                node.replace_all_uses_with(given[0])
+                graph.erase_node(node)
+        if node.target not in (aten.pad.default, aten.constant_pad_nd.default):
+            continue
+        x, pads, *_ = given
+        if any(pads[::2]) or not all(map(_takes_away, pads[1::2])):
+            continue
+        with graph.inserting_before(node):
+            for place, pad in enumerate(pads[1::2]):
+                axis = node.meta["val"].dim() - 1 - place
+                side = graph.call_function(aten.sym_size.int, (x, axis))
+                end = graph.call_function(operator.add, (side, pad))
+                x = graph.call_function(aten.slice.Tensor, (x, axis, 0, end))
+                x.meta = dict(node.meta)
+        node.replace_all_uses_with(x)
+        graph.erase_node(node)
+    graph_module.recompile()
+
+
+def _takes_away(pad: int | torch.fx.Node) -> bool:
+    """Whether a padding is never positive, and for some sides negative."""
+    if isinstance(pad, int):
+        return pad < 0
+    expression = pad.meta["val"].node.expr
+    values = [
+        expression.subs(dict.fromkeys(expression.free_symbols, side)) for side in range(129, 146)
+    ]
+    return bool(max(values) <= 0 and min(values) < 0)
 
 
 def trace(network: nn.Module, job: Job) -> ExportedProgram:
