@@ -64,7 +64,7 @@ espnetv2_model* load(espnetv2::ModelFile file) {
 const char* espnetv2_version(void) { return "0.1.0"; }
 
 const char* espnetv2_instruction_set(void) {
-  return guarded(nullptr, 0, [] { return espnetv2::best_kernels().name; });
+  return guarded(nullptr, 0, [] { return espnetv2::best_kernels(false).name; });
 }
 
 espnetv2_model* espnetv2_load(const char* path, char* error, size_t error_size) {
@@ -189,7 +189,7 @@ int espnetv2_paint(const espnetv2_model* model, const uint8_t* classes, size_t c
 }
 
 double espnetv2_peak(double seconds) {
-  return guarded(nullptr, 0, [&] { return espnetv2::best_kernels().peak(seconds); });
+  return guarded(nullptr, 0, [&] { return espnetv2::best_kernels(false).peak(seconds); });
 }
 
 int espnetv2_profile(espnetv2_context* context, const float* image, const char** names,

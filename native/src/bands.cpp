@@ -9,18 +9,13 @@
 #include "denormals.h"
 #include "geometry.h"
 #include "groups.h"
+#include "outputs.h"
 
 namespace espnetv2 {
 
 namespace {
 
 using Kind = Step::Kind;
-
-// A map's pixel (row 0, column 0) in its first block, and its distances.
-struct View {
-  float* at;
-  Index row, block;
-};
 
 // Rows and parts of one call.
 struct Share {
@@ -30,25 +25,22 @@ struct Share {
 class Worker {
  public:
   Worker(const Model& model, const Plan& plan, int thread, const Memory& memory)
-      : network_(model.network()),
-        kernels_(model.kernels()),
-        plan_(plan),
-        thread_(thread),
-        memory_(memory) {}
+      : maps_(model, plan, thread, memory), outputs_(maps_) {}
 
   void run(const Group& group, int threads) {
-    for (image_ = 0; image_ < plan_.batch; ++image_) {
+    const int thread = maps_.thread;
+    for (maps_.image = 0; maps_.image < maps_.plan.batch; ++maps_.image) {
       if (group.rows == 0) {
         const Operation& operation = group.operations[0];
-        const int first = operation.parts * thread_ / threads;
-        const int end = operation.parts * (thread_ + 1) / threads;
-        if (first < end) step(operation, {0, plan_.heights[at(operation.out)], first, end});
+        const int first = operation.parts * thread / threads;
+        const int end = operation.parts * (thread + 1) / threads;
+        if (first < end) step(operation, {0, maps_.plan.heights[at(operation.out)], first, end});
         continue;
       }
-      const int first = group.rows * thread_ / threads;
-      const int end = group.rows * (thread_ + 1) / threads;
+      const int first = group.rows * thread / threads;
+      const int end = group.rows * (thread + 1) / threads;
       for (int row = first; row < end; row += group.band) {
-        find_ranges(group, row, std::min(row + group.band, end), made_.data(), kept_.data());
+        find_ranges(group, row, std::min(row + group.band, end), made_.data(), maps_.kept.data());
         for (size_t i = 0; i < group.operations.size(); ++i) {
           if (made_[i].count() > 0) one(group.operations[i], made_[i].first, made_[i].end);
         }
@@ -57,26 +49,11 @@ class Worker {
   }
 
  private:
-  static size_t at(Name name) { return static_cast<size_t>(name); }
-
-  const Storage& storage(Name name) const { return plan_.storages[at(plan_.storage_of[at(name)])]; }
-
-  View view(Name name) const {
-    const Storage& s = storage(name);
-    const Place& place = network_.places[at(name)];
-    float* start = memory_.arena + s.start;
-    if (s.local) {
-      start += plan_.arena + plan_.band * thread_ - s.row * first_row(s);
-    } else {
-      start += s.image * image_;
-    }
-    return {start + place.block * s.block, s.row, s.block};
-  }
-
-  // Of a local storage, in this band; it may lie above the map, in its border.
-  int first_row(const Storage& s) const { return kept_[at(s.local_place)].first; }
-
-  int blocks(Name name) const { return network_.places[at(name)].blocks; }
+  static size_t at(Name name) { return Maps::at(name); }
+  const Storage& storage(Name name) const { return maps_.storage(name); }
+  View view(Name name) const { return maps_.view(name); }
+  int blocks(Name name) const { return maps_.blocks(name); }
+  Index lanes() const { return maps_.network.lanes; }
 
   void one(const Operation& operation, int row, int end) {
     switch (operation.kind) {
@@ -84,7 +61,7 @@ class Worker {
         import();
         break;
       case Operation::Kind::output:
-        output(operation, row, end);
+        outputs_.give(operation, row, end);
         break;
       case Operation::Kind::step: {
         const auto branches =
@@ -133,7 +110,7 @@ class Worker {
     clear_border(operation, share);
   }
 
-  const float* floats(Index place) const { return network_.weights.at(place); }
+  const float* floats(Index place) const { return maps_.network.weights.at(place); }
 
   void conv(const Operation& operation, const Share& share) {
     const Step& step = *operation.step;
@@ -148,7 +125,8 @@ class Worker {
     a.out = out.at;
     a.out_row = out.row;
     a.out_block = out.block;
-    a.out_step = network_.lanes;
+    a.out_step = lanes();
+    a.wide = out.value == sizeof(float);
     if (step.residual != kNone) {
       const View residual = view(step.residual);
       a.residual = residual.at;
@@ -172,7 +150,11 @@ class Worker {
     }
     a.tile = share.part;
     a.tile_end = share.part_end;
-    kernels_.conv(a);
+    multiply(packed, a);
+  }
+
+  void multiply(const Packed& packed, const ConvArgs& a) const {
+    (packed.blocks ? maps_.kernels.conv_blocks : maps_.kernels.conv)(a);
   }
 
   void pyramid(const Operation& operation, const Share& share) {
@@ -182,8 +164,9 @@ class Worker {
     PyramidArgs a{};
     a.x = in.at;
     a.x_row = in.row * step.stride;
-    a.x_step = static_cast<Index>(network_.lanes) * step.stride;
+    a.x_step = lanes() * step.stride;
     a.x_block = in.block;
+    a.wide = in.value == sizeof(float);
     a.out = out.at;
     a.out_row = out.row;
     a.out_block = out.block;
@@ -203,7 +186,7 @@ class Worker {
     a.row_end = share.row_end;
     a.block = share.part;
     a.block_end = share.part_end;
-    kernels_.pyramid(a);
+    maps_.kernels.pyramid(a);
   }
 
   void shrink(const Operation& operation, const Share& share) {
@@ -219,7 +202,7 @@ class Worker {
     a.width = storage(operation.out).width;
     a.row = share.row;
     a.row_end = share.row_end;
-    kernels_.shrink(a);
+    maps_.kernels.shrink(a);
   }
 
   void window(const Operation& operation, const Share& share) {
@@ -241,7 +224,7 @@ class Worker {
     a.block_end = share.part_end;
     a.rise = floats(operation.packed->at(0).rise);
     a.fall = floats(operation.packed->at(0).fall);
-    kernels_.window(a);
+    maps_.kernels.window(a);
   }
 
   void resize(const Operation& operation, const Share& share) {
@@ -263,7 +246,7 @@ class Worker {
     a.width = storage(operation.out).width;
     a.row = share.row;
     a.row_end = share.row_end;
-    kernels_.resize(a);
+    maps_.kernels.resize(a);
   }
 
   void combine(const Operation& operation, const Share& share) {
@@ -297,7 +280,7 @@ class Worker {
     a.width = storage(operation.out).width;
     a.row = share.row;
     a.row_end = share.row_end;
-    kernels_.combine(a);
+    maps_.kernels.combine(a);
   }
 
   void gather(const Operation& operation, const Share& share) {
@@ -315,7 +298,7 @@ class Worker {
     a.width = storage(operation.out).width;
     a.row = share.row;
     a.row_end = share.row_end;
-    kernels_.gather(a);
+    maps_.kernels.gather(a);
   }
 
   // Each input pixel makes four; a corner at a time, on every other pixel of every other row.
@@ -329,11 +312,11 @@ class Worker {
       ConvArgs a{};
       a.x = in.at;
       a.x_row = in.row;
-      a.x_step = network_.lanes;
-      a.out = out.at + down * out.row + right * network_.lanes;
+      a.x_step = lanes();
+      a.out = out.move(down * out.row + right * lanes());
       a.out_row = 2 * out.row;
       a.out_block = out.block;
-      a.out_step = 2 * static_cast<Index>(network_.lanes);
+      a.out_step = 2 * lanes();
       a.tiles = packed.tiles.data();
       a.offsets = operation.offsets.data() + entry;
       a.weights = floats(packed.weights);
@@ -344,7 +327,7 @@ class Worker {
       a.row = share.row;
       a.row_end = std::min(share.row_end, (to.height - down + 1) / 2);
       a.tile_end = static_cast<int>(packed.tiles.size());
-      if (a.width > 0) kernels_.conv(a);  // a map of one column has no right corners
+      if (a.width > 0) multiply(packed, a);  // a map of one column has no right corners
       entry += packed.reach.size();
     }
     clear_border(operation, {2 * share.row, std::min(2 * share.row_end, to.height), 0, 1});
@@ -370,177 +353,50 @@ class Worker {
     }
     const Index side = static_cast<Index>(s.border) * s.lanes;
     for (int block = first; block < end; ++block) {
-      float* column = out.at + block * out.block - side;
+      const auto from = [&](int y) { return out.move(block * out.block - side + y * out.row); };
       const Index whole = s.block;
-      const Range rows = s.local ? kept_[at(s.local_place)] : Range{-s.border, s.height + s.border};
+      const Range rows =
+          s.local ? maps_.kept[at(s.local_place)] : Range{-s.border, s.height + s.border};
       if (share.row == 0) {
-        for (int y = rows.first; y < 0; ++y) fill(column + y * out.row, whole);
+        for (int y = rows.first; y < 0; ++y) fill(from(y), whole * s.value);
       }
       for (int y = share.row; y < share.row_end; ++y) {
-        fill(column + y * out.row, side);
-        fill(column + y * out.row + whole - side, side);
+        fill(from(y), side * s.value);
+        fill(from(y) + (whole - side) * s.value, side * s.value);
       }
       if (share.row_end == s.height) {
-        for (int y = s.height; y < rows.end; ++y) fill(column + y * out.row, whole);
+        for (int y = s.height; y < rows.end; ++y) fill(from(y), whole * s.value);
       }
     }
   }
 
-  static void fill(float* start, Index count) {
-    std::memset(start, 0, static_cast<size_t>(count) * sizeof(float));
-  }
-
-  // ---- what goes in and what comes out ---------------------------------------------------------
+  static void fill(char* start, Index bytes) { std::memset(start, 0, static_cast<size_t>(bytes)); }
 
   void import() {
     const Storage& s = storage(kImage);
     const View image = view(kImage);
     const auto plane = static_cast<Index>(s.height) * s.width;
-    const Range rows = kept_[at(s.local_place)];
+    const Range rows = maps_.kept[at(s.local_place)];
     for (int c = 0; c < s.blocks; ++c) {
-      const float* from = memory_.image + (static_cast<Index>(image_) * s.blocks + c) * plane;
+      const Index before = (static_cast<Index>(maps_.image) * s.blocks + c) * plane;
+      const float* from = maps_.memory.image + before;
       for (int y = rows.first; y < rows.end; ++y) {
-        float* to = image.at + y * image.row + c * image.block;
+        char* to = image.move(y * image.row + c * image.block);
+        char* start = to - s.border * s.value;
         if (y < 0 || y >= s.height) {
-          fill(to - s.border, s.block);
+          fill(start, s.block * s.value);
           continue;
         }
-        std::memcpy(to, from + static_cast<Index>(y) * s.width,
-                    static_cast<size_t>(s.width) * sizeof(float));
-        fill(to - s.border, s.border);
-        fill(to + s.width, s.border);
+        maps_.kernels.take(from + static_cast<Index>(y) * s.width, to, s.width);
+        fill(start, s.border * s.value);
+        fill(to + s.width * s.value, s.border * s.value);
       }
     }
   }
 
-  void output(const Operation& operation, int row, int end) {
-    if (operation.output->form == Output::Form::boxes) {
-      boxes(operation, row, end);
-    } else if (operation.output->enlarged) {
-      enlarged(operation, given(operation, 0), row, end);
-    } else {
-      auto* to = reinterpret_cast<float*>(given(operation, 0));
-      copy(operation, to, row, end);
-      if (operation.output->form == Output::Form::probabilities) {
-        const int count = network_.program.tensors[at(operation.in)].channels;
-        operation.output->multi_label ? sigmoid(to, count) : softmax(to, count);
-      }
-    }
-  }
-
-  size_t number(const Output& output) const {
-    return static_cast<size_t>(&output - network_.program.outputs.data());
-  }
-
-  // Where this image's part of a result lies; boxes give three.
-  uint8_t* given(const Operation& operation, size_t which) const {
-    for (size_t i = 0; i < number(*operation.output); ++i) {
-      which += network_.program.outputs[i].form == Output::Form::boxes ? 3 : 1;
-    }
-    const Result& result = memory_.results->at(which);
-    return memory_.result_bytes + result.start + result.size / plan_.batch * image_;
-  }
-
-  static void softmax(float* values, int count) {
-    const float largest = *std::max_element(values, values + count);
-    float total = 0;
-    for (int c = 0; c < count; ++c) total += values[c] = std::exp(values[c] - largest);
-    for (int c = 0; c < count; ++c) values[c] /= total;
-  }
-
-  static void sigmoid(float* values, int count) {
-    for (int c = 0; c < count; ++c) values[c] = 1 / (1 + std::exp(-values[c]));
-  }
-
-  Head head(Name name, const int32_t* channels) const {
-    const View map = view(name);
-    const Storage& s = storage(name);
-    return {map.at, map.row, s.lanes, s.width, channels};
-  }
-
-  void boxes(const Operation& operation, int row, int end) {
-    const DetectionPlan& plan = plan_.detections[number(*operation.output)];
-    const Detections found(plan, memory_.arena + plan.start + plan.image * image_);
-    const int32_t* channels = operation.offsets.data();
-    float* scratch = memory_.arena + plan_.arena + plan_.band * thread_;
-    if (operation.output_part < kLevels) {
-      found.score(head(operation.in, channels), operation.output_part, row, end);
-    } else if (operation.output_part == kLevels) {
-      std::array<Head, kLevels> offsets;
-      for (size_t level = 0; level < kLevels; ++level) {
-        const auto distance = static_cast<Index>(4 * kPriorsOfCell * level);
-        offsets[level] = head(operation.output->tensors[level + kLevels], channels + distance);
-      }
-      for (int label = row; label < end; ++label) found.suppress(offsets, label, scratch);
-    } else {
-      found.give(reinterpret_cast<float*>(given(operation, 0)),
-                 reinterpret_cast<float*>(given(operation, 1)),
-                 reinterpret_cast<int64_t*>(given(operation, 2)), scratch);
-    }
-  }
-
-  void enlarged(const Operation& operation, uint8_t* to, int row, int end) {
-    const View in = view(operation.in);
-    const Storage& from = storage(operation.in);
-    PlanesArgs a{};
-    a.x = in.at;
-    a.x_row = in.row;
-    a.x_block = in.block;
-    a.x_width = from.width;
-    a.lanes = lanes_of(operation.in);
-    a.classes = network_.program.tensors[at(operation.in)].channels;
-    a.rows = operation.rows_at.data();
-    a.row_weights = operation.row_weights.data();
-    a.firsts = operation.columns_at.data();
-    a.picks = operation.offsets.data();
-    a.column_weights = operation.column_weights.data();
-    a.scratch = memory_.arena + plan_.arena + plan_.band * thread_;
-    a.scratch_row = scratch_row(from);
-    a.plane = static_cast<Index>(plan_.height) * plan_.width;
-    const bool whole = operation.output->form == Output::Form::map;
-    a.planes = whole ? reinterpret_cast<float*>(to) : nullptr;
-    a.largest = whole ? nullptr : to;
-    a.width = plan_.width;
-    a.row = row;
-    a.row_end = end;
-    kernels_.planes(a);
-  }
-
-  const int32_t* lanes_of(Name name) const { return network_.places[at(name)].lane.data(); }
-
-  // Channels from their lanes to where the caller expects them.
-  void copy(const Operation& operation, float* to, int row, int end) const {
-    const Storage& s = storage(operation.in);
-    const View in = view(operation.in);
-    const auto channels = static_cast<int>(network_.places[at(operation.in)].lane.size());
-    const bool places = operation.output->form == Output::Form::places;
-    Index before = 0;
-    for (size_t part = 0; part < operation.output_part; ++part) {
-      const Name name = operation.output->tensors[part];
-      before += static_cast<Index>(plan_.heights[at(name)]) * plan_.widths[at(name)] *
-                static_cast<Index>(network_.places[at(name)].lane.size());
-    }
-    const auto plane = static_cast<Index>(s.height) * s.width;
-    for (int y = row; y < end; ++y) {
-      for (int c = 0; c < channels; ++c) {
-        const int lane = lanes_of(operation.in)[c];
-        const float* from = in.at + y * in.row + lane / s.lanes * in.block + lane % s.lanes;
-        const Index first = static_cast<Index>(y) * s.width;
-        for (int x = 0; x < s.width; ++x) {
-          const Index place = places ? before + (first + x) * channels + c : c * plane + first + x;
-          to[place] = from[static_cast<Index>(x) * s.lanes];
-        }
-      }
-    }
-  }
-
-  const Network& network_;
-  const Kernels& kernels_;
-  const Plan& plan_;
-  const int thread_;
-  const Memory& memory_;
-  int image_ = 0;
-  std::array<Range, 64> made_, kept_;  // rows of this band: of operations, of local storages
+  Maps maps_;
+  const Outputs outputs_;
+  std::array<Range, 64> made_;  // rows of this band: of operations
 };
 
 }  // namespace

@@ -1,19 +1,9 @@
 // The band scheduler: runs a plan's groups, each thread on its share of the rows, a band at a
 // time, so that what one step makes is still near when the next one reads it.
 #pragma once
-#include <vector>
-
-#include "engine.h"
+#include "maps.h"
 
 namespace espnetv2 {
-
-// What a run works on.
-struct Memory {
-  float* arena;
-  const float* image;
-  const std::vector<Result>* results;
-  uint8_t* result_bytes;
-};
 
 // One thread's part of a whole run; all threads must be in here at once. The first one writes
 // how long each group took where `milliseconds` is not null.

@@ -127,21 +127,21 @@ void Detections::score(const Head& head, size_t level, int row, int end) const {
   const float farthest = static_cast<float>(std::log(threshold) - 1e-3);
   const int classes = plan_.classes;
   for (int y = row; y < end; ++y) {
-    const float* pixel = head.at + y * head.row;
+    Index pixel = y * head.row;
     Index prior = plan_.firsts[level] + static_cast<Index>(kPriorsOfCell) * y * head.width;
     for (int x = 0; x < head.width; ++x, pixel += head.pixel) {
       const int32_t* channel = head.channels;
       for (int box = 0; box < kPriorsOfCell; ++box, ++prior, channel += classes + 1) {
-        const float background = pixel[channel[0]];
-        float best = pixel[channel[1]];
-        for (int c = 2; c <= classes; ++c) best = std::max(best, pixel[channel[c]]);
+        const float background = head.value(pixel + channel[0]);
+        float best = head.value(pixel + channel[1]);
+        for (int c = 2; c <= classes; ++c) best = std::max(best, head.value(pixel + channel[c]));
         alive_[prior] = !(best - background < farthest);
         if (!alive_[prior]) continue;
         const float largest = std::max(best, background);
         float* to = shares_ + prior * classes;
         float total = std::exp(background - largest);
         for (int c = 0; c < classes; ++c) {
-          to[c] = std::exp(pixel[channel[c + 1]] - largest);
+          to[c] = std::exp(head.value(pixel + channel[c + 1]) - largest);
           total += to[c];
         }
         for (int c = 0; c < classes; ++c) to[c] /= total;
@@ -183,13 +183,13 @@ std::array<float, 4> Detections::decode(const std::array<Head, kLevels>& offsets
   while (number >= plan_.firsts[level + 1]) ++level;
   const Head& head = offsets[level];
   const int place = number - plan_.firsts[level], cell = place / kPriorsOfCell;
-  const float* pixel = head.at + cell / head.width * head.row + cell % head.width * head.pixel;
+  const Index pixel = cell / head.width * head.row + cell % head.width * head.pixel;
   const int32_t* channel = head.channels + 4 * (place % kPriorsOfCell);
   const Prior& prior = plan_.priors[static_cast<size_t>(number)];
-  const float x = pixel[channel[0]] * kCentreVariance * prior.width + prior.x;
-  const float y = pixel[channel[1]] * kCentreVariance * prior.height + prior.y;
-  const float width = std::exp(pixel[channel[2]] * kSizeVariance) * prior.width / 2;
-  const float height = std::exp(pixel[channel[3]] * kSizeVariance) * prior.height / 2;
+  const float x = head.value(pixel + channel[0]) * kCentreVariance * prior.width + prior.x;
+  const float y = head.value(pixel + channel[1]) * kCentreVariance * prior.height + prior.y;
+  const float width = std::exp(head.value(pixel + channel[2]) * kSizeVariance) * prior.width / 2;
+  const float height = std::exp(head.value(pixel + channel[3]) * kSizeVariance) * prior.height / 2;
   return {x - width, y - height, x + width, y + height};
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 #include <array>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "kernels/arguments.h"
@@ -48,10 +49,19 @@ struct DetectionPlan {
 
 // A map of scores or offsets in memory.
 struct Head {
-  const float* at = nullptr;  // the first pixel
-  Index row = 0, pixel = 0;   // distances
+  const void* at = nullptr;  // the first pixel
+  bool half = false;         // whether values are bfloat16
+  Index row = 0, pixel = 0;  // distances
   int width = 0;
   const int32_t* channels = nullptr;  // distance of each from the pixel
+
+  float value(Index place) const {
+    if (!half) return static_cast<const float*>(at)[place];
+    const uint32_t bits = static_cast<uint32_t>(static_cast<const uint16_t*>(at)[place]) << 16;
+    float found = 0;
+    std::memcpy(&found, &bits, sizeof found);
+    return found;
+  }
 };
 
 // A box that no better one of its class overlaps.

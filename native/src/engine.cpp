@@ -10,18 +10,30 @@
 namespace espnetv2 {
 
 namespace {
+
 constexpr Index kMostResult = Index{1} << 31;  // bytes of one output
+
+// The header says in which precision the network computes; float32 where it says nothing.
+const Kernels& kernels_for(const ModelFile& file) {
+  const auto found = file.all_metadata().find("precision");
+  const std::string precision = found == file.all_metadata().end() ? "fp32" : found->second;
+  require(precision == "fp32" || precision == "bf16",
+          "the file is of precision '" + precision + "', which this engine does not have");
+  return best_kernels(precision == "bf16");
 }
 
-Model::Model(ModelFile file) : file_(std::move(file)), kernels_(&best_kernels()) {
+}  // namespace
+
+Model::Model(ModelFile file) : file_(std::move(file)), kernels_(&kernels_for(file_)) {
   network_.program = Program::of(file_);
   arrange(network_.program);
   network_.lanes = kernels_->lanes;
+  network_.value = kernels_->bytes;
   network_.places = place_channels(network_.program, network_.lanes);
   network_.weights = Weights(file_.floats() + file_.floats() / 2);
   for (const Step& step : network_.program.steps) {
     network_.packed.push_back(
-        pack(network_.program, network_.places, step, network_.lanes, network_.weights));
+        pack(network_.program, network_.places, step, *kernels_, network_.weights));
   }
   file_.forget_arrays();
   const auto& texts = file_.all_metadata();
@@ -51,11 +63,11 @@ Context::Context(std::shared_ptr<const Model> model, Plan plan, int threads, voi
   if (arena) {
     require(reinterpret_cast<uintptr_t>(arena) % kCacheLine == 0,
             "the arena does not begin on a border of 64 bytes");
-    arena_ = static_cast<float*>(arena);
+    arena_ = static_cast<char*>(arena);
     std::memset(arena, 0, plan_.bytes(threads));
   } else {
-    own_arena_ = Floats(plan_.bytes(threads) / sizeof(float));
-    arena_ = own_arena_.data();
+    own_arena_ = Floats(plan_.bytes(threads) / sizeof(float) + 1);
+    arena_ = reinterpret_cast<char*>(own_arena_.data());
   }
   lay_out_results();
   work_ = [this](int thread) {

@@ -77,7 +77,7 @@ class Context {
   Plan plan_;
   Threads threads_;
   Floats own_arena_;
-  float* arena_ = nullptr;
+  char* arena_ = nullptr;
   std::vector<Result> results_;
   std::vector<uint8_t> result_memory_;
   std::function<void(int)> work_;

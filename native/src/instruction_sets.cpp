@@ -4,28 +4,68 @@
 
 #include "error.h"
 
+#if defined(ESPNETV2_X86)
+#include <cpuid.h>
+#include <unistd.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#endif
+#endif
+
 namespace espnetv2 {
 
-std::vector<const Kernels*> usable_kernels() {
+#if defined(ESPNETV2_X86)
+namespace {
+
+bool has_avx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+
+// A bit of the processor's answer about its features; register 0 is EAX, 3 is EDX.
+bool feature(unsigned subleaf, int which, int bit) {
+  unsigned registers[4] = {};
+  if (!__get_cpuid_count(7, subleaf, &registers[0], &registers[1], &registers[2], &registers[3])) {
+    return false;
+  }
+  return registers[which] >> bit & 1;
+}
+
+bool has_avx512_bf16() { return has_avx512() && feature(1, 0, 5); }
+
+// The system gives a process the room for tiles on demand; processes that it starts inherit that.
+bool has_amx() {
+#if defined(__linux__)
+  constexpr long kRequest = 0x1023, kTileData = 18;
+  return feature(0, 3, 22) && feature(0, 3, 24) &&
+         syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
+}  // namespace
+#endif
+
+std::vector<const Kernels*> usable_kernels(bool half) {
   std::vector<const Kernels*> found;
 #if defined(ESPNETV2_X86)
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
-    found.push_back(avx512_kernels());
-  }
+  const bool wide = half ? has_avx512_bf16() : has_avx512();
+  if (wide && half && has_amx()) found.push_back(amx_kernels());
+  if (wide) found.push_back(half ? avx512_half_kernels() : avx512_kernels());
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-    found.push_back(avx2_kernels());
+    found.push_back(half ? avx2_half_kernels() : avx2_kernels());
   }
 #elif defined(ESPNETV2_NEON)
-  found.push_back(neon_kernels());
+  found.push_back(half ? neon_half_kernels() : neon_kernels());
 #endif
-  found.push_back(plain_kernels());
+  found.push_back(half ? plain_half_kernels() : plain_kernels());
   return found;
 }
 
-const Kernels& best_kernels() {
-  const std::vector<const Kernels*> usable = usable_kernels();
+const Kernels& best_kernels(bool half) {
+  const std::vector<const Kernels*> usable = usable_kernels(half);
   const char* wanted = std::getenv("ESPNETV2_NATIVE_ISA");
   if (!wanted || !*wanted) return *usable.front();
   std::string names;
@@ -33,7 +73,8 @@ const Kernels& best_kernels() {
     if (std::string(wanted) == kernels->name) return *kernels;
     names += (names.empty() ? "" : ", ") + std::string(kernels->name);
   }
-  throw Error("ESPNETV2_NATIVE_ISA is '" + std::string(wanted) + "'; this processor has " + names);
+  throw Error("ESPNETV2_NATIVE_ISA is '" + std::string(wanted) + "'; this processor has " + names +
+              (half ? " for bf16" : ""));
 }
 
 }  // namespace espnetv2

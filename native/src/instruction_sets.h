@@ -7,11 +7,11 @@
 
 namespace espnetv2 {
 
-// Best first; the plain ones, which run everywhere, are last.
-std::vector<const Kernels*> usable_kernels();
+// Best first; the plain ones, which run everywhere, are last. `half` for maps of bfloat16.
+std::vector<const Kernels*> usable_kernels(bool half);
 
 // The best, or those that the environment variable ESPNETV2_NATIVE_ISA names.
 // Raises Error where it names none that this processor can run.
-const Kernels& best_kernels();
+const Kernels& best_kernels(bool half);
 
 }  // namespace espnetv2

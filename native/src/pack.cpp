@@ -1,6 +1,7 @@
 #include "pack.h"
 
 #include <algorithm>
+#include <cstring>
 #include <map>
 #include <set>
 
@@ -26,6 +27,13 @@ Index per_lane(const Array* array, const std::vector<int>& channels, float other
   return place;
 }
 
+// The nearest bfloat16.
+uint16_t half(float value) {
+  uint32_t bits = 0;
+  std::memcpy(&bits, &value, sizeof bits);
+  return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
 // A convolution's weights: where those of an output begin, and where a tap of an input follows.
 struct Kernel {
   const Step& step;
@@ -48,13 +56,15 @@ using Groups = std::set<int>;
 class ConvPacker {
  public:
   ConvPacker(const Kernel& kernel, const Place& in, const std::vector<int>& channels, int lanes,
-             Weights& weights, Packed& packed)
+             bool blocks, Weights& weights, Packed& packed)
       : kernel_(kernel),
         in_(in),
         channels_(channels),
         lanes_(lanes),
         weights_(weights),
-        packed_(packed) {}
+        packed_(packed) {
+    packed.blocks = blocks;
+  }
 
   void run() {
     const int blocks = static_cast<int>(channels_.size()) / lanes_;
@@ -66,10 +76,16 @@ class ConvPacker {
     Index total = 0;
     for (Tile& tile : packed_.tiles) {
       tile.weight = total;
-      total += static_cast<Index>(tile.depth) * tile.blocks * lanes_;
+      total += static_cast<Index>(tile.depth) * tile.blocks * floats_of_entry();
     }
     float* data = weights_.add(total, &packed_.weights);
-    for (const Tile& tile : packed_.tiles) fill(tile, data + tile.weight);
+    for (const Tile& tile : packed_.tiles) {
+      if (packed_.blocks) {
+        fill_blocks(tile, reinterpret_cast<uint16_t*>(data + tile.weight));
+      } else {
+        fill(tile, data + tile.weight);
+      }
+    }
   }
 
  private:
@@ -84,20 +100,41 @@ class ConvPacker {
 
   // Blocks that read different groups would multiply zeros of each other's.
   bool worth_joining(int block) const {
-    const auto alone = groups(block, 1).size() + groups(block + 1, 1).size();
-    return 2.0 * static_cast<double>(groups(block, 2).size()) <=
-           kAlone * static_cast<double>(alone);
+    const auto cost = [&](int first, int count) {
+      const Groups found = groups(first, count);
+      return static_cast<double>(packed_.blocks ? sources(found).size() : found.size());
+    };
+    return 2.0 * cost(block, 2) <= kAlone * (cost(block, 1) + cost(block + 1, 1));
   }
+
+  // Blocks of input channels that hold these groups.
+  std::set<int> sources(const Groups& groups) const {
+    std::set<int> found;
+    for (const int group : groups) {
+      for (int i = 0; i < kernel_.inputs; ++i) {
+        found.insert(in_.lane[static_cast<size_t>(group * kernel_.inputs + i)] / lanes_);
+      }
+    }
+    return found;
+  }
+
+  // Of one output block: a vector of floats, or 16 by 16 halves.
+  Index floats_of_entry() const { return packed_.blocks ? lanes_ * lanes_ / 2 : lanes_; }
 
   void plan(int block, int count) {
     const Groups groups = this->groups(block, count);
     const int taps = kernel_.size * kernel_.size;
-    const int depth = static_cast<int>(groups.size()) * kernel_.inputs * taps;
-    total_ += static_cast<Index>(depth) * count * lanes_;
+    const std::set<int> sources = packed_.blocks ? this->sources(groups) : std::set<int>();
+    const int one = static_cast<int>(packed_.blocks ? sources.size() : groups.size());
+    const int depth = one * (packed_.blocks ? 1 : kernel_.inputs) * taps;
+    total_ += static_cast<Index>(depth) * count * floats_of_entry();
     require(total_ <= kMost, "the network has too many weights");
     const auto [known, is_new] = entries_.emplace(groups, static_cast<int>(packed_.reach.size()));
     if (is_new) {
-      for (const int group : groups) {
+      for (int tap = 0; tap < taps; ++tap) {
+        for (const int source : sources) reach_lane(source * lanes_, tap);
+      }
+      for (const int group : packed_.blocks ? Groups() : groups) {
         for (int tap = 0; tap < taps; ++tap) reach(group, tap);
       }
     }
@@ -105,11 +142,37 @@ class ConvPacker {
   }
 
   void reach(int group, int tap) {
-    const int middle = kernel_.size / 2, dilation = kernel_.step.dilation;
     for (int i = 0; i < kernel_.inputs; ++i) {
-      const int lane = in_.lane[static_cast<size_t>(group * kernel_.inputs + i)];
-      packed_.reach.push_back({lane, static_cast<int16_t>((tap / kernel_.size - middle) * dilation),
-                               static_cast<int16_t>((tap % kernel_.size - middle) * dilation)});
+      reach_lane(in_.lane[static_cast<size_t>(group * kernel_.inputs + i)], tap);
+    }
+  }
+
+  void reach_lane(int lane, int tap) {
+    const int middle = kernel_.size / 2, dilation = kernel_.step.dilation;
+    packed_.reach.push_back({lane, static_cast<int16_t>((tap / kernel_.size - middle) * dilation),
+                             static_cast<int16_t>((tap % kernel_.size - middle) * dilation)});
+  }
+
+  // [tap and source block][output block][8 pairs of inputs][16 lanes][2].
+  void fill_blocks(const Tile& tile, uint16_t* data) const {
+    const std::set<int> sources = this->sources(groups(tile.block, tile.blocks));
+    const std::vector<int> inputs = in_.channels(lanes_);
+    const int taps = kernel_.size * kernel_.size;
+    for (int tap = 0; tap < taps; ++tap) {
+      for (const int source : sources) {
+        for (int lane = 0; lane < tile.blocks * lanes_; ++lane) {
+          const int out = channels_[static_cast<size_t>(tile.block * lanes_ + lane)];
+          if (out < 0) continue;
+          uint16_t* own = data + lane / lanes_ * lanes_ * lanes_ + lane % lanes_ * 2;
+          for (int i = 0; i < lanes_; ++i) {
+            const int in = inputs[static_cast<size_t>(source * lanes_ + i)];
+            if (in < 0 || in / kernel_.inputs != out / kernel_.outputs) continue;
+            const float weight = kernel_.start(out)[kernel_.place(in % kernel_.inputs, tap)];
+            own[i / 2 * 2 * lanes_ + i % 2] = half(weight);
+          }
+        }
+        data += tile.blocks * lanes_ * lanes_;
+      }
     }
   }
 
@@ -210,7 +273,8 @@ float* Weights::add(Index count, Index* place) {
 }
 
 std::vector<Packed> pack(const Program& program, const std::vector<Place>& places, const Step& step,
-                         int lanes, Weights& weights) {
+                         const Kernels& kernels, Weights& weights) {
+  const int lanes = kernels.lanes;
   const Place& in = places[static_cast<size_t>(step.inputs[0])];
   const Place& out = places[static_cast<size_t>(step.out)];
   const std::vector<int> channels = out.channels(lanes);
@@ -229,7 +293,8 @@ std::vector<Packed> pack(const Program& program, const std::vector<Place>& place
       const Kernel kernel{step, plain ? static_cast<int>(step.weight->shape[2]) : 1,
                           total / step.groups, outs / step.groups,
                           plain ? -1 : static_cast<int>(i)};
-      ConvPacker(kernel, in, channels, lanes, weights, one).run();
+      const bool blocks = kernels.conv_blocks && !in.planar;
+      ConvPacker(kernel, in, channels, lanes, blocks, weights, one).run();
       one.bias = per_lane(step.bias, channels, 0.0f, weights);
       if (one.bias < 0) {
         Array none;

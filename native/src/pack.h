@@ -20,6 +20,7 @@ struct Packed {
   std::vector<Tile> tiles;
   std::vector<Reach> reach;   // of the tiles' entries, or of the taps of one block
   std::vector<int32_t> taps;  // of each branch of a pyramid
+  bool blocks = false;        // weights are for `Kernels::conv_blocks`
   Index weights = -1, bias = -1, scale = -1, shift = -1, rise = -1, fall = -1;
 };
 
@@ -40,6 +41,6 @@ class Weights {
 
 // Packs one step, several times for an enlargement: one for each corner of a doubled pixel.
 std::vector<Packed> pack(const Program& program, const std::vector<Place>& places, const Step& step,
-                         int lanes, Weights& weights);
+                         const Kernels& kernels, Weights& weights);
 
 }  // namespace espnetv2

@@ -13,20 +13,18 @@ namespace espnetv2 {
 
 namespace {
 
-constexpr Index kAlignment = 16;  // floats: 64 bytes
 constexpr Index kLargest = Index{1} << 31;
 constexpr int kFlatWidth = 14;  // maps narrower than a tile are flat
 constexpr int kFlatPixels = 256;
 
 using Kind = Step::Kind;
 
-Index aligned(Index count) { return (count + kAlignment - 1) / kAlignment * kAlignment; }
-
 class Planner {
  public:
   Planner(const Network& network, int batch, int height, int width, int threads)
       : network_(network), program_(network.program), threads_(threads) {
     plan_.batch = batch;
+    plan_.value = network.value;
     plan_.height = height;
     plan_.width = width;
     std::tie(plan_.heights, plan_.widths) = shapes(program_, height, width);
@@ -49,6 +47,11 @@ class Planner {
 
  private:
   static size_t at(Name name) { return static_cast<size_t>(name); }
+  // Values up to the next cache line.
+  Index aligned(Index count) const {
+    const Index line = static_cast<Index>(kCacheLine) / plan_.value;
+    return (count + line - 1) / line * line;
+  }
   Name storage_name(Name name) const { return plan_.storage_of[at(name)]; }
   Storage& storage(Name name) { return plan_.storages[at(storage_name(name))]; }
 
@@ -85,6 +88,27 @@ class Planner {
     }
   }
 
+  // Depth-wise convolutions read a value many times: it stays a float for them, so that it need not
+  // become one each time.
+  bool wide(Name name) const {
+    if (network_.places[at(name)].planar) return false;
+    bool read = false;
+    for (const Step& step : program_.steps) {
+      for (const Name one : reads(step)) {
+        if (storage_name(one) != name) continue;
+        if (step.kind != Kind::pyramid || step.inputs[0] != one) return false;
+        read = true;
+      }
+      if (storage_name(step.out) == name && step.kind != Kind::conv) return false;
+    }
+    for (const Output& output : program_.outputs) {
+      for (const Name one : output.tensors) {
+        if (storage_name(one) == name) return false;
+      }
+    }
+    return read;
+  }
+
   void lay_out() {
     std::vector<bool> looks_at_image(program_.tensors.size(), false);
     for (const Step& step : program_.steps) {
@@ -99,6 +123,7 @@ class Planner {
       s.height = plan_.heights[i];
       s.width = plan_.widths[i];
       s.border = borders_[i];
+      s.value = wide(static_cast<Name>(i)) ? 4 : plan_.value;
       s.flat = !planar && !looks_at_image[i] && s.border == 0 && s.width < kFlatWidth &&
                s.height * s.width <= kFlatPixels;
       const Index columns = s.width + 2 * s.border;
@@ -128,30 +153,34 @@ class Planner {
     plan_.band = room;
     for (Storage& s : plan_.storages) {
       if (&s == &image) {
-        s.start = s.border * s.lanes;
+        s.origin = s.border * s.lanes;
       } else if (s.local) {
         Index& end = used[at(s.first)];
-        s.start = end + s.border * s.lanes;
-        end += aligned(s.row * s.rows_kept);
+        s.start = end;
+        s.origin = s.border * s.lanes;
+        end += aligned(plan_.values_of(s.row * s.rows_kept, s));
         plan_.band = std::max(plan_.band, end);
       } else if (s.first >= 0) {
         shared.push_back(&s);
       }
     }
-    std::sort(shared.begin(), shared.end(),
-              [](const Storage* a, const Storage* b) { return a->image > b->image; });
+    std::sort(shared.begin(), shared.end(), [](const Storage* a, const Storage* b) {
+      return a->image * a->value > b->image * b->value;
+    });
     std::vector<const Storage*> placed;
     std::vector<Index> ends;
     for (Storage* s : shared) place(*s, placed, ends);
   }
 
+  Index room(const Storage& s) const { return aligned(plan_.values_of(s.image * plan_.batch, s)); }
+
   // First fit: the lowest place that is free while the storage lives.
   void place(Storage& s, std::vector<const Storage*>& placed, std::vector<Index>& starts) {
-    const Index size = aligned(s.image * plan_.batch);
+    const Index size = room(s);
     std::vector<std::pair<Index, Index>> taken;
     for (size_t i = 0; i < placed.size(); ++i) {
       if (placed[i]->first <= s.last && s.first <= placed[i]->last) {
-        taken.emplace_back(starts[i], starts[i] + aligned(placed[i]->image * plan_.batch));
+        taken.emplace_back(starts[i], starts[i] + room(*placed[i]));
       }
     }
     std::sort(taken.begin(), taken.end());
@@ -162,7 +191,8 @@ class Planner {
     }
     placed.push_back(&s);
     starts.push_back(start);
-    s.start = start + s.border * (s.row + s.lanes);
+    s.start = start;
+    s.origin = s.border * (s.row + s.lanes);
     plan_.arena = std::max(plan_.arena, start + size);
     require(plan_.arena < kLargest, "the picture or the batch is too large");
   }
@@ -176,8 +206,8 @@ class Planner {
       DetectionPlan& plan = plan_.detections[i];
       plan = DetectionPlan::of(output, plan_.heights, plan_.widths);
       plan.start = aligned(plan_.arena);
-      plan_.arena = plan.start + plan.image * plan_.batch;
-      plan_.band = std::max(plan_.band, plan.scratch());
+      plan_.arena = plan.start + plan_.values_of(plan.image * plan_.batch);
+      plan_.band = std::max(plan_.band, aligned(plan_.values_of(plan.scratch())));
       require(plan_.arena < kLargest, "the picture or the batch is too large");
     }
   }
@@ -198,7 +228,7 @@ class Planner {
             require(in.width <= plan_.width, "logits are wider than the image");
             find_enlargement(operation, in, plan_.height, plan_.width);
             const Index rows = 3 * program_.tensors[at(operation.in)].channels;
-            plan_.band = std::max(plan_.band, rows * scratch_row(in));
+            plan_.band = std::max(plan_.band, aligned(plan_.values_of(rows * scratch_row(in))));
           } else if (form == Output::Form::boxes) {
             find_channels(operation);
           }

@@ -34,10 +34,12 @@ struct Range {
 struct Storage {
   int blocks = 0, lanes = 0;
   int height = 0, width = 0, border = 0;
+  int value = 4;  // bytes
   bool flat = false;
-  Index row = 0, block = 0;   // distance of neighbours, in floats
+  Index row = 0, block = 0;   // distance of neighbours, in values
   Index image = 0;            // of the images of a batch
-  Index start = 0;            // of the first pixel, in the arena or in a thread's band
+  Index start = 0;            // in the arena or in a thread's band, counted in their values
+  Index origin = 0;           // of the first pixel, from there on
   int first = -1, last = -1;  // group that writes it first, and reads it last
   bool local = false;         // lives within one group: each thread keeps some rows of it
   int local_place = -1;       // in that group's `locals`
@@ -93,12 +95,16 @@ struct Plan {
   std::vector<int> heights, widths;  // of each tensor
   std::vector<Group> groups;
   std::vector<DetectionPlan> detections;  // of each output; empty where it gives no boxes
-  Index arena = 0;                        // floats that all threads share
-  Index band = 0;                         // floats that each thread has
+  Index arena = 0;                        // values that all threads share
+  Index band = 0;                         // values that each thread has
+  int value = 4;                          // bytes of those
 
+  // With room behind the end, because tiles of a fixed width read beyond that of a map.
   size_t bytes(int threads) const {
-    return static_cast<size_t>(arena + band * threads) * sizeof(float);
+    return static_cast<size_t>((arena + band * threads) * value) + 32 * kCacheLine;
   }
+  Index values_of(Index floats) const { return floats * 4 / value; }
+  Index values_of(Index own, const Storage& s) const { return own * s.value / value; }
 };
 
 // What stays the same for all sizes.
@@ -107,7 +113,8 @@ struct Network {
   std::vector<Place> places;
   std::vector<std::vector<Packed>> packed;  // of each step
   Weights weights;
-  int lanes = 0, tile_pixels = 0;
+  int lanes = 0;
+  int value = 4;  // bytes of a map's value
 };
 
 // Raises Error where the picture is too small or too large for the network.

@@ -83,10 +83,10 @@ struct Output {
   std::string name;
   Form form = Form::map;
   std::vector<Name> tensors;
-  int values = 1;           // of one box
+  int values = 1;            // of one box
   bool multi_label = false;  // probabilities are each for itself: sigmoid
-  bool enlarged = false;    // to the size of the image, bilinear with aligned corners
-  Suppression suppression;  // of boxes
+  bool enlarged = false;     // to the size of the image, bilinear with aligned corners
+  Suppression suppression;   // of boxes
 
   // Groups that give it, one after the other: its tensors, and for boxes two that choose.
   size_t parts() const { return form == Form::boxes ? tensors.size() / 2 + 2 : tensors.size(); }

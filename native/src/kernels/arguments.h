@@ -1,5 +1,8 @@
 // What a kernel is given. Plain data: each instruction set compiles its own kernels, and nothing
 // that is compiled twice may cross the border between them.
+//
+// Maps are `void`: their values are floats or bfloat16s, as the kernels say (`Kernels::bytes`), and
+// all distances count values.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -14,20 +17,21 @@ struct Tile {
   int32_t blocks;  // 1 or 2
   int32_t depth;   // multiply-adds of one output
   int32_t entry;   // where its offsets begin
-  Index weight;    // where its weights begin: [depth][blocks][lanes]
+  Index weight;    // where its weights begin: [depth][blocks][lanes], or as `conv_blocks` says
 };
 
 // Any convolution that mixes channels: out = slopes(bias + sum_i w_i x[offset_i] + residual).
 // Offsets reach every tap and every input channel from the window of one output pixel, so
 // kernel size, dilation, groups, shuffles and concatenations are all the same loop.
 struct ConvArgs {
-  const float* x;  // window of output row 0, pixel 0
-  Index x_row;     // between windows of neighbouring output rows
-  Index x_step;    // between windows of neighbouring output pixels
-  float* out;
+  const void* x;  // window of output row 0, pixel 0
+  Index x_row;    // between windows of neighbouring output rows
+  Index x_step;   // between windows of neighbouring output pixels
+  void* out;
   Index out_row, out_block, out_step;
+  bool wide;              // the result is floats, whatever other maps are
   const int32_t* places;  // where each output pixel lies, instead of out_step; or null
-  const float* residual;  // added before the slopes; or null
+  const void* residual;   // added before the slopes; or null
   Index residual_row, residual_block;
   const Tile* tiles;
   const int32_t* offsets;
@@ -42,9 +46,10 @@ struct ConvArgs {
 // Depth-wise convolutions of one map: the branches of a unit, whose sums run on, or a plain one,
 // a pool, or a sum over several maps that lie side by side.
 struct PyramidArgs {
-  const float* x;
+  const void* x;
   Index x_row, x_step, x_block;
-  float* out;  // branch b of block c lies at block b * blocks + c
+  bool wide;  // `x` is floats
+  void* out;  // branch b of block c lies at block b * blocks + c
   Index out_row, out_block;
   int branches;
   const int32_t* taps;     // of each branch
@@ -62,9 +67,9 @@ struct PyramidArgs {
 
 // Bilinear interpolation between two rows and two columns.
 struct ResizeArgs {
-  const float* x;
+  const void* x;
   Index x_row, x_block;
-  float* out;
+  void* out;
   Index out_row, out_block;
   const int32_t* rows;       // above and below of each output row
   const float* row_weights;  // of the one below
@@ -78,9 +83,9 @@ struct ResizeArgs {
 
 // Means of 3x3 pixels at every other pixel, plane by plane.
 struct ShrinkArgs {
-  const float* x;
+  const void* x;
   Index x_row, x_block;
-  float* out;
+  void* out;
   Index out_row, out_block;
   int planes, width;
   int row, row_end;
@@ -88,9 +93,9 @@ struct ShrinkArgs {
 
 // Means, or maxima, over windows that may differ from output to output.
 struct WindowArgs {
-  const float* x;
+  const void* x;
   Index x_row, x_block;
-  float* out;
+  void* out;
   Index out_row, out_block;
   const int32_t* rows;     // first and end of each output row
   const int32_t* columns;  // the same
@@ -103,18 +108,18 @@ struct WindowArgs {
 
 // out = slopes((x * gate + other) * scale + shift), or the logistic function of x.
 struct CombineArgs {
-  const float* x;
+  const void* x;
   Index x_row, x_block;
-  const float* gate;  // one value a lane; or null
+  const void* gate;  // one value a lane; or null
   Index gate_block;
-  const float* other;  // or null
+  const void* other;  // or null
   Index other_row, other_block;
   const float* scale;  // or null
   const float* shift;
   const float* rise;  // or null
   const float* fall;
   bool logistic;
-  float* out;
+  void* out;
   Index out_row, out_block;
   int blocks, width;
   int row, row_end;
@@ -122,12 +127,12 @@ struct CombineArgs {
 
 // Each output block is put together of lanes of several input blocks.
 struct GatherArgs {
-  const float* x;
+  const void* x;
   Index x_row;
   const int32_t* counts;   // input blocks of each output block
   const int32_t* sources;  // where these begin, in floats
   const int32_t* picks;    // [source][lane]: which of its lanes comes here; negative for none
-  float* out;
+  void* out;
   Index out_row, out_block;
   int blocks, width;
   int row, row_end;
@@ -135,7 +140,7 @@ struct GatherArgs {
 
 // A map of logits, enlarged: as planes of floats, or as the class of the largest.
 struct PlanesArgs {
-  const float* x;
+  const void* x;
   Index x_row, x_block;
   int x_width;
   const int32_t* lanes;  // of each class
@@ -158,7 +163,12 @@ struct PlanesArgs {
 struct Kernels {
   const char* name;
   int lanes;  // channels of a block
+  int bytes;  // of a value of a map: 4 for floats, 2 for bfloat16s
   void (*conv)(const ConvArgs&);
+  // The same where every offset is a whole block of 16 input channels: weights are bfloat16,
+  // [depth][blocks][8 pairs of input channels][16 lanes][2]. Null where the processor has nothing
+  // that multiplies so.
+  void (*conv_blocks)(const ConvArgs&);
   void (*pyramid)(const PyramidArgs&);
   void (*resize)(const ResizeArgs&);
   void (*shrink)(const ShrinkArgs&);
@@ -166,6 +176,7 @@ struct Kernels {
   void (*combine)(const CombineArgs&);
   void (*gather)(const GatherArgs&);
   void (*planes)(const PlanesArgs&);
+  void (*take)(const float* from, void* to, Index count);  // the image's values
   double (*peak)(double seconds);  // multiply-adds a second of one thread, registers only
 };
 
@@ -173,5 +184,12 @@ const Kernels* plain_kernels();
 const Kernels* avx2_kernels();
 const Kernels* avx512_kernels();
 const Kernels* neon_kernels();
+
+// Those whose maps are bfloat16.
+const Kernels* plain_half_kernels();
+const Kernels* avx2_half_kernels();
+const Kernels* avx512_half_kernels();
+const Kernels* amx_kernels();
+const Kernels* neon_half_kernels();
 
 }  // namespace espnetv2

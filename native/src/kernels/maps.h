@@ -15,14 +15,14 @@ INLINE void resize_part(const ResizeArgs& a, int y, int c, int x, int end) {
   alignas(4 * kLanes) float line[kSpan * kLanes];
   const float down = a.row_weights[y];
   const int32_t first = a.columns[2 * x], last = a.columns[2 * end - 1];
-  const float* above = a.x + a.rows[2 * y] * a.x_row + c * a.x_block + first;
-  const float* below = a.x + a.rows[2 * y + 1] * a.x_row + c * a.x_block + first;
+  const Value* above = map(a.x) + a.rows[2 * y] * a.x_row + c * a.x_block + first;
+  const Value* below = map(a.x) + a.rows[2 * y + 1] * a.x_row + c * a.x_block + first;
   for (int32_t p = 0; p <= last - first; p += kLanes) {
     store(line + p, load(above + p) * (1.0f - down) + load(below + p) * down);
   }
   const Vector rise = kSlopes ? load(a.rise + c * kLanes) : zero();
   const Vector fall = kSlopes ? load(a.fall + c * kLanes) : zero();
-  float* out = a.out + y * a.out_row + c * a.out_block;
+  Value* out = map(a.out) + y * a.out_row + c * a.out_block;
   for (; x < end; ++x) {
     const float right = a.column_weights[x];
     const Vector value = load(line + a.columns[2 * x] - first) * (1.0f - right) +
@@ -54,19 +54,22 @@ void resize(const ResizeArgs& a) {
 void shrink(const ShrinkArgs& a) {
   for (int c = 0; c < a.planes; ++c) {
     for (int y = a.row; y < a.row_end; ++y) {
-      const float* middle = a.x + 2 * y * a.x_row + c * a.x_block;
-      const float *above = middle - a.x_row, *below = middle + a.x_row;
-      float* out = a.out + y * a.out_row + c * a.out_block;
-      const auto column = [&](int x) { return above[x] + middle[x] + below[x]; };
+      const Value* middle = map(a.x) + 2 * y * a.x_row + c * a.x_block;
+      const Value *above = middle - a.x_row, *below = middle + a.x_row;
+      Value* out = map(a.out) + y * a.out_row + c * a.out_block;
+      const auto column = [&](int x) {
+        return number(above[x]) + number(middle[x]) + number(below[x]);
+      };
       for (int x = 0; x < a.width; ++x) {
-        out[x] = (column(2 * x - 1) + column(2 * x) + column(2 * x + 1)) * (1.0f / 9.0f);
+        const float sum = column(2 * x - 1) + column(2 * x) + column(2 * x + 1);
+        set(out + x, sum * (1.0f / 9.0f));
       }
     }
   }
 }
 
 template <bool kLargest>
-INLINE Vector window_of(const float* from, Index x_row, int rows, int columns) {
+INLINE Vector window_of(const Value* from, Index x_row, int rows, int columns) {
   Vector found = load(from);
   for (int i = 0; i < rows; ++i, from += x_row) {
     for (int j = i == 0; j < columns; ++j) {
@@ -83,11 +86,11 @@ void window(const WindowArgs& a) {
     const Vector fall = a.rise ? load(a.fall + c * kLanes) : all(1.0f);
     for (int y = a.row; y < a.row_end; ++y) {
       const int top = a.rows[2 * y], rows = a.rows[2 * y + 1] - top;
-      const float* from = a.x + c * a.x_block + top * a.x_row;
-      float* out = a.out + y * a.out_row + c * a.out_block;
+      const Value* from = map(a.x) + c * a.x_block + top * a.x_row;
+      Value* out = map(a.out) + y * a.out_row + c * a.out_block;
       for (int x = 0; x < a.width; ++x) {
         const int left = a.columns[2 * x], columns = a.columns[2 * x + 1] - left;
-        const float* corner = from + left * kLanes;
+        const Value* corner = from + left * kLanes;
         Vector found;
         if (a.largest) {
           found = window_of<true>(corner, a.x_row, rows, columns);
@@ -105,10 +108,10 @@ void window(const WindowArgs& a) {
 void combine(const CombineArgs& a) {
   for (int y = a.row; y < a.row_end; ++y) {
     for (int c = 0; c < a.blocks; ++c) {
-      const float* from = a.x + y * a.x_row + c * a.x_block;
-      const float* other = a.other ? a.other + y * a.other_row + c * a.other_block : nullptr;
-      float* out = a.out + y * a.out_row + c * a.out_block;
-      const Vector gate = a.gate ? load(a.gate + c * a.gate_block) : all(1.0f);
+      const Value* from = map(a.x) + y * a.x_row + c * a.x_block;
+      const Value* other = a.other ? map(a.other) + y * a.other_row + c * a.other_block : nullptr;
+      Value* out = map(a.out) + y * a.out_row + c * a.out_block;
+      const Vector gate = a.gate ? load(map(a.gate) + c * a.gate_block) : all(1.0f);
       const Vector scale = a.scale ? load(a.scale + c * kLanes) : all(1.0f);
       const Vector shift = a.scale ? load(a.shift + c * kLanes) : zero();
       const Vector rise = a.rise ? load(a.rise + c * kLanes) : all(1.0f);
@@ -128,10 +131,10 @@ void combine(const CombineArgs& a) {
 
 // Lanes of up to four input blocks at once; those that are not taken are added as zeros.
 template <int kSources>
-INLINE void gather_row(const float* x, const int32_t* sources, const int32_t* picks, float* out,
+INLINE void gather_row(const Value* x, const int32_t* sources, const int32_t* picks, Value* out,
                        int width, bool more) {
   Integers pick[kSources];
-  const float* from[kSources];
+  const Value* from[kSources];
   UNROLL for (int i = 0; i < kSources; ++i) {
     pick[i] = load_integers(picks + i * kLanes);
     from[i] = x + sources[i];
@@ -148,10 +151,10 @@ INLINE void gather_row(const float* x, const int32_t* sources, const int32_t* pi
 
 void gather(const GatherArgs& a) {
   for (int y = a.row; y < a.row_end; ++y) {
-    const float* x = a.x + y * a.x_row;
+    const Value* x = map(a.x) + y * a.x_row;
     const int32_t *sources = a.sources, *picks = a.picks;
     for (int c = 0; c < a.blocks; ++c) {
-      float* out = a.out + y * a.out_row + c * a.out_block;
+      Value* out = map(a.out) + y * a.out_row + c * a.out_block;
       for (int left = a.counts[c], part = 0; left > 0; ++part) {
         const int now = left < 4 ? left : 4;
         if (now == 4) gather_row<4>(x, sources, picks, out, a.width, part);
@@ -164,6 +167,19 @@ void gather(const GatherArgs& a) {
       }
     }
   }
+}
+
+void take(const float* from, void* to, Index count) {
+#if defined(HALF)
+  Index i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    const Halves halves = halves_of(load_unaligned(from + i));
+    memcpy(map(to) + i, &halves, sizeof halves);
+  }
+  for (; i < count; ++i) set(map(to) + i, from[i]);
+#else
+  memcpy(to, from, static_cast<size_t>(count) * sizeof(float));
+#endif
 }
 
 }  // namespace

@@ -9,11 +9,11 @@ namespace {
 
 // One row of a map as planes, with its last value once more behind the end.
 INLINE void turn(const PlanesArgs& a, int y, float* planes) {
-  const float* row = a.x + y * a.x_row;
+  const Value* row = map(a.x) + y * a.x_row;
   for (int c = 0; c < a.classes; ++c) {
-    const float* from = row + a.lanes[c] / kLanes * a.x_block + a.lanes[c] % kLanes;
+    const Value* from = row + a.lanes[c] / kLanes * a.x_block + a.lanes[c] % kLanes;
     float* to = planes + c * a.scratch_row;
-    for (int x = 0; x < a.x_width; ++x) to[x] = from[x * kLanes];
+    for (int x = 0; x < a.x_width; ++x) to[x] = number(from[x * kLanes]);
     for (int x = a.x_width; x < a.scratch_row; ++x) to[x] = to[a.x_width - 1];
   }
 }

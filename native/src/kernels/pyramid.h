@@ -9,8 +9,9 @@
 namespace espnetv2 {
 namespace {
 
-template <int kPixels, int kStep>
-void pyramid_part(const PyramidArgs& a, const float* x, float* out, int block) {
+template <class In, int kPixels, int kStep>
+void pyramid_part(const PyramidArgs& a, const void* start, Value* out, int block) {
+  const In* x = static_cast<const In*>(start);
   const int32_t* offset = a.offsets;
   int taps = 0;
   for (int b = 0; b < a.branches; ++b) taps += a.taps[b];
@@ -26,7 +27,7 @@ void pyramid_part(const PyramidArgs& a, const float* x, float* out, int block) {
 #pragma GCC unroll 1
     for (int i = 0; i < a.taps[b]; ++i, ++offset, w += kLanes) {
       const Vector weight = load(w);
-      const float* from = x + *offset;
+      const In* from = x + *offset;
       UNROLL for (int p = 0; p < kPixels; ++p) sum[p] += weight * load(from + p * step);
     }
     Vector value[kPixels];
@@ -39,36 +40,33 @@ void pyramid_part(const PyramidArgs& a, const float* x, float* out, int block) {
       const Vector rise = load(a.rise + own), fall = load(a.fall + own);
       UNROLL for (int p = 0; p < kPixels; ++p) value[p] = slopes(value[p], rise, fall);
     }
-    float* to = out + static_cast<Index>(b) * a.blocks * a.out_block;
+    Value* to = out + static_cast<Index>(b) * a.blocks * a.out_block;
     UNROLL for (int p = 0; p < kPixels; ++p) store(to + p * kLanes, value[p]);
   }
 }
 
-using PyramidFunction = void (*)(const PyramidArgs&, const float*, float*, int);
+using PyramidFunction = void (*)(const PyramidArgs&, const void*, Value*, int);
 
 constexpr int kPyramidPixels = kTilePixels < 12 ? kTilePixels : 12;
 
-template <int kStep, class = std::make_integer_sequence<int, kPyramidPixels>>
+template <class In, int kStep, class = std::make_integer_sequence<int, kPyramidPixels>>
 struct Pyramids;
 
-template <int kStep, int... kBefore>
-struct Pyramids<kStep, std::integer_sequence<int, kBefore...>> {
-  static constexpr PyramidFunction of_width[] = {nullptr, pyramid_part<kBefore + 1, kStep>...};
+template <class In, int kStep, int... kBefore>
+struct Pyramids<In, kStep, std::integer_sequence<int, kBefore...>> {
+  static constexpr PyramidFunction of_width[] = {nullptr, pyramid_part<In, kBefore + 1, kStep>...};
 };
 
-INLINE const PyramidFunction* pyramids_for(Index step) {
-  if (step == kLanes) return Pyramids<kLanes>::of_width;
-  if (step == 2 * kLanes) return Pyramids<2 * kLanes>::of_width;
-  return Pyramids<0>::of_width;
-}
-
-void pyramid(const PyramidArgs& a) {
+template <class In>
+INLINE void pyramid_of(const PyramidArgs& a) {
   const Parts parts(a.width, kPyramidPixels);
-  const PyramidFunction* of_width = pyramids_for(a.x_step);
+  const PyramidFunction* of_width = a.x_step == kLanes       ? Pyramids<In, kLanes>::of_width
+                                    : a.x_step == 2 * kLanes ? Pyramids<In, 2 * kLanes>::of_width
+                                                             : Pyramids<In, 0>::of_width;
   for (int block = a.block; block < a.block_end; ++block) {
     for (int y = a.row; y < a.row_end; ++y) {
-      const float* x = a.x + y * a.x_row + block * a.x_block;
-      float* out = a.out + y * a.out_row + block * a.out_block;
+      const In* x = static_cast<const In*>(a.x) + y * a.x_row + block * a.x_block;
+      Value* out = map(a.out) + y * a.out_row + block * a.out_block;
       for (int first = 0, part = 0; first < a.width; ++part) {
         const int pixels = parts.size + (part < parts.wider);
         of_width[pixels](a, x + first * a.x_step, out + first * kLanes, block);
@@ -77,6 +75,8 @@ void pyramid(const PyramidArgs& a) {
     }
   }
 }
+
+void pyramid(const PyramidArgs& a) { a.wide ? pyramid_of<float>(a) : pyramid_of<Value>(a); }
 
 }  // namespace
 }  // namespace espnetv2

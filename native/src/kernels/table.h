@@ -2,6 +2,7 @@
 #pragma once
 #include <ctime>
 
+#include "kernels/blocks.h"
 #include "kernels/maps.h"
 #include "kernels/planes.h"
 #include "kernels/pyramid.h"
@@ -38,8 +39,8 @@ double peak(double seconds) {
   return best;
 }
 
-const Kernels kTable = {NAME,   kLanes,  conv,   pyramid, resize, shrink,
-                        window, combine, gather, planes,  peak};
+const Kernels kTable = {NAME,   kLanes, sizeof(Value), conv,   kConvBlocks, pyramid, resize,
+                        shrink, window, combine,       gather, planes,      take,    peak};
 
 }  // namespace
 

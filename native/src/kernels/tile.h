@@ -10,20 +10,28 @@ namespace {
 
 // One tile at one place.
 struct Spot {
-  const float* x;
+  const Value* x;
   const int32_t* offsets;
   const float* weights;
   int depth;
   const float* bias;
   const float* rise;
   const float* fall;
-  const float* residual;
+  const Value* residual;
   Index residual_block;
-  float* out;
+  void* out;
   Index out_block, out_step;
+  bool wide;
   const int32_t* places;
   Index x_step;
 };
+
+INLINE void put(const Spot& s, Index place, Vector v) {
+#if defined(HALF)
+  if (!s.wide) return store(map(s.out) + place, v);
+#endif
+  store(static_cast<float*>(s.out) + place, v);
+}
 
 constexpr int kAhead = 512;  // floats
 
@@ -33,27 +41,29 @@ INLINE void multiply(const Spot& s, Vector (&sum)[kPixels][kBlocks]) {
   const Index step = kStep ? kStep : s.x_step;
 #pragma GCC unroll 1
   for (int i = 0; i < s.depth; ++i) {
-    const float* x = s.x + s.offsets[i];
+    const Value* x = s.x + s.offsets[i];
     Vector weight[kBlocks];
     UNROLL for (int b = 0; b < kBlocks; ++b) weight[b] = load(w + b * kLanes);
     // weights come from afar and are read once a run: ask for them early
     UNROLL for (int b = 0; b < kBlocks; ++b) __builtin_prefetch(w + kAhead + b * kLanes);
     w += kBlocks * kLanes;
     UNROLL for (int p = 0; p < kPixels; ++p) {
-      const float value = x[p * step];
+      const float value = number(x[p * step]);
       UNROLL for (int b = 0; b < kBlocks; ++b) sum[p][b] += weight[b] * value;
     }
   }
 }
 
-template <int kPixels, int kBlocks, int kStep>
-void tile(const Spot& s) {
-  Vector sum[kPixels][kBlocks];
+template <int kPixels, int kBlocks>
+INLINE void begin(const Spot& s, Vector (&sum)[kPixels][kBlocks]) {
   UNROLL for (int b = 0; b < kBlocks; ++b) {
     const Vector bias = load(s.bias + b * kLanes);
     UNROLL for (int p = 0; p < kPixels; ++p) sum[p][b] = bias;
   }
-  multiply<kPixels, kBlocks, kStep>(s, sum);
+}
+
+template <int kPixels, int kBlocks>
+INLINE void finish(const Spot& s, Vector (&sum)[kPixels][kBlocks]) {
   if (s.residual) {
     UNROLL for (int b = 0; b < kBlocks; ++b) {
       UNROLL for (int p = 0; p < kPixels; ++p) {
@@ -70,9 +80,17 @@ void tile(const Spot& s) {
   UNROLL for (int b = 0; b < kBlocks; ++b) {
     UNROLL for (int p = 0; p < kPixels; ++p) {
       const Index place = s.places ? s.places[p] : p * s.out_step;
-      store(s.out + b * s.out_block + place, sum[p][b]);
+      put(s, b * s.out_block + place, sum[p][b]);
     }
   }
+}
+
+template <int kPixels, int kBlocks, int kStep>
+void tile(const Spot& s) {
+  Vector sum[kPixels][kBlocks];
+  begin(s, sum);
+  multiply<kPixels, kBlocks, kStep>(s, sum);
+  finish(s, sum);
 }
 
 using TileFunction = void (*)(const Spot&);
@@ -102,45 +120,52 @@ INLINE const TileFunction* tiles_for(Index step) {
   }
 }
 
-// One row of one tile, in parts of nearly equal width.
-INLINE void tile_row(const ConvArgs& a, const Tile& t, const TileFunction* of_width, Spot& s,
-                     int y) {
-  const float* x = a.x + y * a.x_row;
-  float* out = a.out + y * a.out_row + t.block * a.out_block;
-  const float* residual =
-      a.residual ? a.residual + y * a.residual_row + t.block * a.residual_block : nullptr;
-  const Parts parts(a.width, kTilePixels);
-  for (int first = 0, part = 0; first < a.width; ++part) {
-    const int pixels = parts.size + (part < parts.wider);
-    s.x = x + first * a.x_step;
-    s.out = a.places ? out : out + first * a.out_step;
-    s.places = a.places ? a.places + first : nullptr;
-    s.residual = residual ? residual + first * kLanes : nullptr;
-    of_width[pixels](s);
-    first += pixels;
-  }
+// A tile's place in a step; `move` says at which pixel.
+INLINE Spot spot_of(const ConvArgs& a, const Tile& t) {
+  const Index lane = static_cast<Index>(t.block) * kLanes;
+  Spot s{};
+  s.offsets = a.offsets + t.entry;
+  s.weights = a.weights + t.weight;
+  s.depth = t.depth;
+  s.bias = a.bias + lane;
+  s.rise = a.rise ? a.rise + lane : nullptr;
+  s.fall = a.fall ? a.fall + lane : nullptr;
+  s.residual_block = a.residual_block;
+  s.out_block = a.out_block;
+  s.out_step = a.out_step;
+  s.wide = a.wide;
+  s.x_step = a.x_step;
+  return s;
+}
+
+INLINE void move(const ConvArgs& a, const Tile& t, int y, int first, Spot& s) {
+  const Value* residual = map(a.residual) + y * a.residual_row + t.block * a.residual_block;
+  s.x = map(a.x) + y * a.x_row + first * a.x_step;
+  const Index place = y * a.out_row + t.block * a.out_block + (a.places ? 0 : first * a.out_step);
+  s.out = static_cast<char*>(a.out) + place * (a.wide ? sizeof(float) : sizeof(Value));
+  s.places = a.places ? a.places + first : nullptr;
+  s.residual = a.residual ? residual + first * kLanes : nullptr;
 }
 
 // Tiles outside, rows inside: a tile's weights stay in the nearest cache for all rows of a band.
-void conv(const ConvArgs& a) {
+INLINE void conv_by(const ConvArgs& a, const TileFunction* single, const TileFunction* twin) {
+  const Parts parts(a.width, kTilePixels);
   for (int i = a.tile; i < a.tile_end; ++i) {
     const Tile& t = a.tiles[i];
-    const Index lane = static_cast<Index>(t.block) * kLanes;
-    Spot s{};
-    s.offsets = a.offsets + t.entry;
-    s.weights = a.weights + t.weight;
-    s.depth = t.depth;
-    s.bias = a.bias + lane;
-    s.rise = a.rise ? a.rise + lane : nullptr;
-    s.fall = a.fall ? a.fall + lane : nullptr;
-    s.residual_block = a.residual_block;
-    s.out_block = a.out_block;
-    s.out_step = a.out_step;
-    s.x_step = a.x_step;
-    const TileFunction* of_width = t.blocks == 2 ? tiles_for<2>(a.x_step) : tiles_for<1>(a.x_step);
-    for (int y = a.row; y < a.row_end; ++y) tile_row(a, t, of_width, s, y);
+    Spot s = spot_of(a, t);
+    const TileFunction* of_width = t.blocks == 2 ? twin : single;
+    for (int y = a.row; y < a.row_end; ++y) {
+      for (int first = 0, part = 0; first < a.width; ++part) {
+        const int pixels = parts.size + (part < parts.wider);
+        move(a, t, y, first, s);
+        of_width[pixels](s);
+        first += pixels;
+      }
+    }
   }
 }
+
+void conv(const ConvArgs& a) { conv_by(a, tiles_for<1>(a.x_step), tiles_for<2>(a.x_step)); }
 
 }  // namespace
 }  // namespace espnetv2

@@ -1,6 +1,7 @@
 // The vector type that all kernels are written in, of as many lanes as the instruction set has.
-// Include with LANES and TILE_PIXELS defined; everything here and in the other kernel headers is
-// of internal linkage, since it is compiled once for each instruction set.
+// Include with LANES and TILE_PIXELS defined, and HALF where maps are bfloat16; everything here and
+// in the other kernel headers is of internal linkage, since it is compiled once for each
+// instruction set.
 #pragma once
 #include <string.h>
 
@@ -8,6 +9,10 @@
 #include <cstdint>
 
 #include "kernels/arguments.h"
+
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
 
 namespace espnetv2 {
 namespace {
@@ -18,11 +23,51 @@ constexpr int kTilePixels = TILE_PIXELS;  // widest tile whose accumulators stay
 typedef float Vector __attribute__((vector_size(4 * LANES), aligned(4 * LANES), may_alias));
 typedef int32_t Integers __attribute__((vector_size(4 * LANES), aligned(4 * LANES), may_alias));
 
+typedef uint32_t Bits __attribute__((vector_size(4 * LANES), aligned(4 * LANES), may_alias));
+typedef uint16_t Halves __attribute__((vector_size(2 * LANES), aligned(2 * LANES), may_alias));
+
+// What a map holds. A bfloat16 is the upper half of a float.
+#if defined(HALF)
+typedef uint16_t Value;
+#else
+typedef float Value;
+#endif
+
 #define UNROLL _Pragma("GCC unroll 32")
 #define INLINE inline __attribute__((always_inline))
 
 INLINE Vector load(const float* p) { return *reinterpret_cast<const Vector*>(p); }
 INLINE void store(float* p, Vector v) { *reinterpret_cast<Vector*>(p) = v; }
+INLINE Vector load(const uint16_t* p) {
+  const Halves halves = *reinterpret_cast<const Halves*>(p);
+  return (Vector)(__builtin_convertvector(halves, Bits) << 16);
+}
+// Rounds to nearest, ties to even.
+INLINE Halves halves_of(Vector v) {
+#if defined(__AVX512BF16__) && LANES == 16
+  return (Halves)_mm512_cvtneps_pbh(v);
+#else
+  const Bits bits = (Bits)v;
+  const Bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  return __builtin_convertvector(v == v ? rounded : Bits{} + 0x7fc0, Halves);
+#endif
+}
+INLINE void store(uint16_t* p, Vector v) { *reinterpret_cast<Halves*>(p) = halves_of(v); }
+INLINE float number(float value) { return value; }
+INLINE float number(uint16_t value) {
+  const uint32_t bits = static_cast<uint32_t>(value) << 16;
+  float found;
+  memcpy(&found, &bits, sizeof found);
+  return found;
+}
+INLINE void set(float* p, float value) { *p = value; }
+INLINE void set(uint16_t* p, float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  *p = value == value ? static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) : 0x7fc0;
+}
+INLINE const Value* map(const void* p) { return static_cast<const Value*>(p); }
+INLINE Value* map(void* p) { return static_cast<Value*>(p); }
 INLINE Vector load_unaligned(const float* p) {
   Vector v;
   memcpy(&v, p, sizeof v);

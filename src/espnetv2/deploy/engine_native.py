@@ -18,7 +18,7 @@ _KEPT = 4
 
 
 class NativeEngine(Engine):
-    """Computes in float32 on the best instruction set of the processor.
+    """Computes in float32 or bfloat16 on the best instruction set of the processor.
 
     Every size of input has memory of its own, which is planned when the size is first seen.
 
@@ -40,18 +40,21 @@ class NativeEngine(Engine):
             raise UserError(f"{error}; export again") from error
 
     @classmethod
-    def of(cls, network: nn.Module, *, threads: int) -> NativeEngine:
+    def of(
+        cls, network: nn.Module, *, precision: str = "fp32", threads: int
+    ) -> NativeEngine:
         """The engine of a network in the deploy form, without a file.
 
         Raises:
             UserError: The network has a part that the engine lacks.
         """
         engine = cls.__new__(cls)
-        engine._start(espnetv2_native.Model.of(content_of(network, notes={})), threads)
+        content = content_of(network, precision=precision, notes={})
+        engine._start(espnetv2_native.Model.of(content), threads)
         return engine
 
     def _start(self, model: espnetv2_native.Model, threads: int) -> None:
-        self.threads, self.precision = threads, "fp32"
+        self.threads, self.precision = threads, model.metadata("precision") or "fp32"
         self._model = model
         self._contexts: OrderedDict[tuple[int, int, int], espnetv2_native.Context] = OrderedDict()
 

@@ -59,7 +59,11 @@ def load_engine(
     opened: Engine
     if engine == "native":
         check_precision(engine, precision or "fp32")
-        opened = kind.of(fold(loaded.network), threads=threads or torch.get_num_threads())
+        opened = kind.of(
+            fold(loaded.network),
+            precision=precision or "fp32",
+            threads=threads or torch.get_num_threads(),
+        )
     elif ENGINES[engine].target is None:
         opened = kind(fold(loaded.network), precision=precision or "fp32", threads=threads)
     else:

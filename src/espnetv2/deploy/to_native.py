@@ -23,7 +23,7 @@ def convert(job: Job, folder: Path) -> Converted:
     """Write `model.espnetv2`, which takes every size; see `deploy.conversion.Job`."""
     import espnetv2_native
 
-    content = content_of(job.network, notes=dict(job.notes))
+    content = content_of(job.network, precision=job.precision, notes=dict(job.notes))
     model = espnetv2_native.Model.of(content)
     batch, channels, height, width = job.inputs[0].shape
     outputs = model.open(batch, height, width).run(job.inputs[0].numpy())
@@ -36,11 +36,12 @@ def convert(job: Job, folder: Path) -> Converted:
     )
 
 
-def content_of(network: nn.Module, *, notes: dict[str, str]) -> bytes:
+def content_of(network: nn.Module, *, precision: str = "fp32", notes: dict[str, str]) -> bytes:
     """What the file of a network holds.
 
     Args:
         network: In the deploy form.
+        precision: "fp32" or "bf16", to compute in.
         notes: Texts for the header.
 
     Raises:
@@ -49,7 +50,7 @@ def content_of(network: nn.Module, *, notes: dict[str, str]) -> bytes:
     if isinstance(network, nn.Sequential):
         raise UserError("the native engine takes pictures prepared already; give --input input")
     writer = write(network)
-    header = {**notes, "format": FORMAT, "program": writer.program()}
+    header = {**notes, "format": FORMAT, "precision": precision, "program": writer.program()}
     content: bytes = save(writer.arrays, {key: str(value) for key, value in header.items()})
     return content
 

@@ -1,0 +1,140 @@
+// The tile where the processor multiplies whole blocks of bfloat16: pixels times 16 input channels
+// times 16 output channels in one instruction (AMX), or pairs of input channels (AVX-512 BF16).
+#pragma once
+#include "kernels/tile.h"
+
+namespace espnetv2 {
+namespace {
+
+constexpr Index kWeightsOfBlock = 16 * 16;
+
+#if defined(AMX)
+
+constexpr int kPixelsOfTile = 16;
+
+// Sums in tiles 0 to 3, [pixels][output blocks]; pixels in 4 and 5, weights in 6 and 7.
+struct alignas(64) TileShapes {
+  uint8_t palette = 1, start_row = 0, reserved[14] = {};
+  uint16_t row_bytes[16] = {64, 64, 64, 64, 32, 32, 64, 64};
+  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 8, 8};
+};
+
+// Up to 32 neighbouring pixels of one or two output blocks. Pixels beyond the width are read and
+// multiplied like the others, and not stored.
+template <int kTiles, int kBlocks>
+void block_tile(const Spot& s, int pixels) {
+  const auto* w = reinterpret_cast<const uint16_t*>(s.weights);
+  const Index stride = s.x_step * static_cast<Index>(sizeof(Value));
+  const Index second = kPixelsOfTile * s.x_step;
+  _tile_zero(0);
+  if (kBlocks > 1) _tile_zero(1);
+  if (kTiles > 1) _tile_zero(2);
+  if (kTiles > 1 && kBlocks > 1) _tile_zero(3);
+#pragma GCC unroll 1
+  for (int i = 0; i < s.depth; ++i, w += kBlocks * kWeightsOfBlock) {
+    const Value* x = s.x + s.offsets[i];
+    _tile_loadd(4, x, stride);
+    _tile_loadd(6, w, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    if (kBlocks > 1) {
+      _tile_loadd(7, w + kWeightsOfBlock, 64);
+      _tile_dpbf16ps(1, 4, 7);
+    }
+    if (kTiles > 1) {
+      _tile_loadd(5, x + second, stride);
+      _tile_dpbf16ps(2, 5, 6);
+      if (kBlocks > 1) _tile_dpbf16ps(3, 5, 7);
+    }
+  }
+  alignas(64) float sums[kTiles][kBlocks][kPixelsOfTile][kLanes];
+  _tile_stored(0, sums[0][0], 64);
+  if (kBlocks > 1) _tile_stored(1, sums[0][kBlocks - 1], 64);
+  if (kTiles > 1) _tile_stored(2, sums[kTiles - 1][0], 64);
+  if (kTiles > 1 && kBlocks > 1) _tile_stored(3, sums[kTiles - 1][kBlocks - 1], 64);
+  for (int b = 0; b < kBlocks; ++b) {
+    const Vector bias = load(s.bias + b * kLanes);
+    const Vector rise = s.rise ? load(s.rise + b * kLanes) : all(1.0f);
+    const Vector fall = s.rise ? load(s.fall + b * kLanes) : all(1.0f);
+    const Value* residual = s.residual ? s.residual + b * s.residual_block : nullptr;
+    for (int p = 0; p < pixels; ++p) {
+      Vector sum = load(sums[p / kPixelsOfTile][b][p % kPixelsOfTile]) + bias;
+      if (residual) sum += load(residual + p * kLanes);
+      const Index place = s.places ? s.places[p] : p * s.out_step;
+      put(s, b * s.out_block + place, slopes(sum, rise, fall));
+    }
+  }
+}
+
+void conv_blocks(const ConvArgs& a) {
+  const TileShapes shapes;
+  _tile_loadconfig(&shapes);
+  constexpr int kMost = 2 * kPixelsOfTile;
+  for (int i = a.tile; i < a.tile_end; ++i) {
+    const Tile& t = a.tiles[i];
+    Spot s = spot_of(a, t);
+    for (int y = a.row; y < a.row_end; ++y) {
+      for (int first = 0; first < a.width; first += kMost) {
+        const int pixels = a.width - first < kMost ? a.width - first : kMost;
+        move(a, t, y, first, s);
+        if (pixels > kPixelsOfTile) {
+          t.blocks == 2 ? block_tile<2, 2>(s, pixels) : block_tile<2, 1>(s, pixels);
+        } else {
+          t.blocks == 2 ? block_tile<1, 2>(s, pixels) : block_tile<1, 1>(s, pixels);
+        }
+      }
+    }
+  }
+  _tile_release();
+}
+
+constexpr auto kConvBlocks = conv_blocks;
+
+#elif defined(HALF) && defined(__AVX512BF16__)
+
+template <int kPixels, int kBlocks>
+void pair_tile(const Spot& s) {
+  const auto* w = reinterpret_cast<const uint16_t*>(s.weights);
+  Vector sum[kPixels][kBlocks];
+  begin(s, sum);
+#pragma GCC unroll 1
+  for (int i = 0; i < s.depth; ++i, w += kBlocks * kWeightsOfBlock) {
+    const Value* x = s.x + s.offsets[i];
+#pragma GCC unroll 1
+    for (int pair = 0; pair < kLanes / 2; ++pair) {
+      __m512bh weight[kBlocks];
+      UNROLL for (int b = 0; b < kBlocks; ++b) {
+        weight[b] = (__m512bh)_mm512_load_si512(w + b * kWeightsOfBlock + pair * 2 * kLanes);
+      }
+      UNROLL for (int p = 0; p < kPixels; ++p) {
+        int32_t both;
+        memcpy(&both, x + p * s.x_step + 2 * pair, sizeof both);
+        const auto values = (__m512bh)_mm512_set1_epi32(both);
+        UNROLL for (int b = 0; b < kBlocks; ++b) {
+          sum[p][b] = _mm512_dpbf16_ps(sum[p][b], weight[b], values);
+        }
+      }
+    }
+  }
+  finish(s, sum);
+}
+
+template <int kBlocks, class = std::make_integer_sequence<int, kTilePixels> >
+struct PairTiles;
+
+template <int kBlocks, int... kBefore>
+struct PairTiles<kBlocks, std::integer_sequence<int, kBefore...> > {
+  static constexpr TileFunction of_width[] = {nullptr, pair_tile<kBefore + 1, kBlocks>...};
+};
+
+void conv_blocks(const ConvArgs& a) { conv_by(a, PairTiles<1>::of_width, PairTiles<2>::of_width); }
+
+constexpr auto kConvBlocks = conv_blocks;
+
+#else
+
+constexpr void (*kConvBlocks)(const ConvArgs&) = nullptr;
+
+#endif
+
+}  // namespace
+}  // namespace espnetv2

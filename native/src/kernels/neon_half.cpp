@@ -1,0 +1,6 @@
+#define HALF
+#define LANES 4
+#define TILE_PIXELS 12
+#define NAME "neon"
+#define TABLE neon_half_kernels
+#include "kernels/table.h"
