@@ -38,9 +38,13 @@ typedef enum { ESPNETV2_FLOAT32 = 0, ESPNETV2_UINT8 = 1, ESPNETV2_INT64 = 2 } es
 /* Version of this library, such as "0.1.0". */
 ESPNETV2_API const char* espnetv2_version(void);
 
-/* The instruction set that models loaded now will use: "avx512", "avx2", "neon" or "plain". The
+/* The instruction set that models of float32 loaded now will use: "avx512", "avx2", "neon" or "plain". The
  * environment variable ESPNETV2_NATIVE_ISA chooses another one. NULL if it names none of here. */
 ESPNETV2_API const char* espnetv2_instruction_set(void);
+
+/* What a model's kernels are compiled for: one of the above, or "amx", which models of bfloat16
+ * use where the processor has it. */
+ESPNETV2_API const char* espnetv2_instruction_set_of(const espnetv2_model* model);
 
 /* ---- models ------------------------------------------------------------------------------ */
 
@@ -52,7 +56,7 @@ ESPNETV2_API espnetv2_model* espnetv2_load_memory(const void* bytes, size_t size
 ESPNETV2_API void espnetv2_free(espnetv2_model* model);
 
 /* A text of the file's header, or NULL: "model", "task", "classes" (one a line), "preprocessing"
- * and "palette" (both JSON), ... */
+ * and "palette" (both JSON), "precision" ("fp32" or "bf16"), ... */
 ESPNETV2_API const char* espnetv2_metadata(const espnetv2_model* model, const char* key);
 
 /* Channels of the image. */

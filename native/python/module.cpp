@@ -68,6 +68,7 @@ class Model {
                     espnetv2_free);
   }
 
+  std::string instruction_set() const { return espnetv2_instruction_set_of(model_.get()); }
   int channels() const { return espnetv2_channels(model_.get()); }
 
   std::optional<std::string> metadata(const std::string& key) const {
@@ -242,6 +243,7 @@ NB_MODULE(_native, module) {
       .def_static(
           "of", [](const nb::bytes& content) { return Model(content); }, nb::arg("content"))
       .def_prop_ro("channels", &Model::channels)
+      .def_prop_ro("instruction_set", &Model::instruction_set)
       .def_prop_ro("size", &Model::size)
       .def("metadata", &Model::metadata, nb::arg("key"))
       .def("prepare", &Model::prepare, nb::arg("rgb"), nb::arg("height"), nb::arg("width"))

@@ -67,6 +67,10 @@ const char* espnetv2_instruction_set(void) {
   return guarded(nullptr, 0, [] { return espnetv2::best_kernels(false).name; });
 }
 
+const char* espnetv2_instruction_set_of(const espnetv2_model* model) {
+  return model->model->kernels().name;
+}
+
 espnetv2_model* espnetv2_load(const char* path, char* error, size_t error_size) {
   return guarded(error, error_size, [&] {
     espnetv2::require(path != nullptr, "there is no path");

@@ -72,12 +72,16 @@ void ModelFile::parse() {
   const size_t start = kLength + static_cast<size_t>(header);
   const size_t room = size_ - start;
   require(start % sizeof(float) == 0, "the arrays are not aligned; export again");
+  std::vector<Array*> halves;
   for (const auto& [name, value] : document.object()) {
     if (name == "__metadata__") {
       for (const auto& [key, text] : value.object()) metadata_[key] = text.text();
       continue;
     }
-    require(value.at("dtype").text() == "F32", "array '" + name + "' is not of float32");
+    const std::string& type = value.at("dtype").text();
+    const bool half = type == "BF16";
+    require(half || type == "F32", "array '" + name + "' is neither of float32 nor of bfloat16");
+    const size_t own = half ? sizeof(uint16_t) : sizeof(float);
     Array array;
     uint64_t count = 1;
     for (const Json& side : value.at("shape").list()) {
@@ -89,11 +93,33 @@ void ModelFile::parse() {
     require(range.size() == 2, "array '" + name + "' has no range");
     const auto from = static_cast<uint64_t>(range[0].integer(0, int64_t{1} << 40));
     const auto end = static_cast<uint64_t>(range[1].integer(0, int64_t{1} << 40));
-    require(from <= end && end <= room && end - from == count * sizeof(float) &&
-                from % sizeof(float) == 0,
+    require(from <= end && end <= room && end - from == count * own && from % own == 0,
             "truncated or damaged: array '" + name + "' does not lie inside the file");
     array.data = reinterpret_cast<const float*>(bytes + start + from);
     arrays_[name] = array;
+    if (half) halves.push_back(&arrays_[name]);
+  }
+  widen(halves);
+}
+
+// Replaces bfloat16s, which are the upper halves of floats.
+void ModelFile::widen(const std::vector<Array*>& halves) {
+  size_t total = 0;
+  for (const Array* array : halves) {
+    total += static_cast<size_t>(array->size());
+    require(total <= kLargestFile / sizeof(float), "the arrays are too large together");
+  }
+  widened_ = std::make_shared<Floats>(total);
+  char* to = reinterpret_cast<char*>(widened_->data());
+  for (Array* array : halves) {
+    const char* from = reinterpret_cast<const char*>(array->data);
+    array->data = reinterpret_cast<const float*>(to);
+    for (int64_t i = 0; i < array->size(); ++i, to += sizeof(float), from += sizeof(uint16_t)) {
+      uint16_t half = 0;
+      std::memcpy(&half, from, sizeof half);
+      const uint32_t bits = static_cast<uint32_t>(half) << 16;
+      std::memcpy(to, &bits, sizeof bits);
+    }
   }
 }
 
@@ -106,6 +132,7 @@ const Array& ModelFile::array(const std::string& name) const {
 void ModelFile::forget_arrays() {
   for (auto& [name, array] : arrays_) array.data = nullptr;
   bytes_ = nullptr;
+  widened_ = nullptr;
 }
 
 const std::string& ModelFile::metadata(const std::string& key) const {

@@ -57,7 +57,7 @@ int main(int count, char** words) {
   if (!context) return fail(error);
   std::vector<float> image(static_cast<size_t>(batch) * espnetv2_channels(model) * height * width);
   if (!read(words[2], image)) return fail("the input is missing or of another size");
-  std::printf("%s\n", espnetv2_instruction_set());
+  std::printf("%s\n", espnetv2_instruction_set_of(model));
   espnetv2_run(context, image.data());
   const bool written = write(words[3], context);
   espnetv2_close(context);

@@ -227,10 +227,10 @@ void flip(std::string& file, size_t end, Random& random) {
 
 }  // namespace
 
-std::string model_file(const std::string& program, const std::string& arrays,
-                       const std::string& data) {
-  std::string header = "{\"__metadata__\":{\"format\":\"espnetv2-native/1\",\"program\":\"" +
-                       quoted(program) + "\"}" + arrays + "}";
+std::string model_file(const std::string& program, const std::string& precision,
+                       const std::string& arrays, const std::string& data) {
+  std::string header = "{\"__metadata__\":{\"format\":\"espnetv2-native/1\",\"precision\":\"" +
+                       precision + "\",\"program\":\"" + quoted(program) + "\"}" + arrays + "}";
   header.resize((header.size() + 7) / 8 * 8, ' ');
   return little_endian(header.size()) + header + data;
 }

@@ -8,5 +8,5 @@
 std::string mutate(const std::string& file, Random& random);
 
 // A model file of a header, the JSON of a program and what the header's arrays lie in.
-std::string model_file(const std::string& program, const std::string& arrays,
-                       const std::string& data);
+std::string model_file(const std::string& program, const std::string& precision,
+                       const std::string& arrays, const std::string& data);

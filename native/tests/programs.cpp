@@ -27,8 +27,8 @@ class Inventor {
       outputs += (outputs.empty() ? "" : ", ") + output();
     }
     return model_file(
-        "{\"channels\": 3, \"steps\": [" + steps_ + "], \"outputs\": [" + outputs + "]}", arrays_,
-        data_);
+        "{\"channels\": 3, \"steps\": [" + steps_ + "], \"outputs\": [" + outputs + "]}",
+        random_.chance(2) ? "bf16" : "fp32", arrays_, data_);
   }
 
  private:

@@ -58,10 +58,19 @@ def test_the_deploy_form_compiles_for_one_size(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", OURS)
-def test_every_network_compiles(name, form):
-    network = FORMS[form](lively(entry(name).build()))
+def test_every_network_compiles(name):
+    assert_compiles_for_one_size_and_all(name, lively(entry(name).build()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*FAMILIES, "espnetv2_s0_5", "espnetv2_ssd300_s0_5"])
+def test_folded_networks_compile(name):
+    """Of every family one: networks of a family differ in widths alone."""
+    assert_compiles_for_one_size_and_all(name, FORMS["engines"](lively(entry(name).build())))
+
+
+def assert_compiles_for_one_size_and_all(name, network):
     inputs = examples(name)
     assert assert_compiles(network, inputs[:1], dynamic=False) == 1
     graphs = assert_compiles(network, inputs[:2], dynamic=True)

@@ -104,9 +104,16 @@ def test_the_deploy_form_exports(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", OURS)
-def test_every_network_exports(name, form):
+def test_every_network_exports(name):
+    assert_exports(name, lively(entry(name).build()), sizes=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["deploy", "engines"])
+@pytest.mark.parametrize("name", [*FAMILIES, "espnetv2_ssd300_s0_5"])
+def test_folded_networks_export(name, form):
+    """Of every family one: networks of a family differ in widths alone."""
     assert_exports(name, FORMS[form](lively(entry(name).build())), sizes=2)
 
 

@@ -10,6 +10,8 @@ from espnetv2.models.catalog import entry
 
 SMALL = {"espnetv2_s0_5": {"num_classes": 5}}
 CLASS_MAPS = ("espnetv2_seg_s0_5",)
+HALF = "espnetv2_s0_5"
+"""Also as a file that computes in bfloat16, by the name `half`."""
 
 
 @pytest.fixture(scope="session")
@@ -31,4 +33,7 @@ def files(networks, tmp_path_factory):
             folded = with_decoding(folded, task="segmentation", size=None)
         found[name] = folder / f"{name}.espnetv2"
         found[name].write_bytes(content_of(folded, notes={"model": name}))
+    half = content_of(fold(networks[HALF]), precision="bf16", notes={"model": HALF})
+    found["half"] = folder / "half.espnetv2"
+    found["half"].write_bytes(half)
     return found

@@ -18,6 +18,10 @@ class Model:
     @property
     def channels(self) -> int: ...
     @property
+    def instruction_set(self) -> str:
+        """That its kernels are compiled for: "avx512", "avx2", "neon", "plain", or "amx"."""
+
+    @property
     def size(self) -> tuple[int, int]:
         """(height, width) that it was exported for; zeros where it names none."""
 

@@ -40,9 +40,7 @@ class NativeEngine(Engine):
             raise UserError(f"{error}; export again") from error
 
     @classmethod
-    def of(
-        cls, network: nn.Module, *, precision: str = "fp32", threads: int
-    ) -> NativeEngine:
+    def of(cls, network: nn.Module, *, precision: str = "fp32", threads: int) -> NativeEngine:
         """The engine of a network in the deploy form, without a file.
 
         Raises:

@@ -51,7 +51,10 @@ def content_of(network: nn.Module, *, precision: str = "fp32", notes: dict[str, 
         raise UserError("the native engine takes pictures prepared already; give --input input")
     writer = write(network)
     header = {**notes, "format": FORMAT, "precision": precision, "program": writer.program()}
-    content: bytes = save(writer.arrays, {key: str(value) for key, value in header.items()})
+    arrays = writer.arrays
+    if precision == "bf16":  # of vectors nothing would be saved
+        arrays = {key: one.bfloat16() if one.dim() > 1 else one for key, one in arrays.items()}
+    content: bytes = save(arrays, {key: str(value) for key, value in header.items()})
     return content
 
 
