@@ -39,11 +39,18 @@ class Worker {
       }
       const int first = group.rows * thread / threads;
       const int end = group.rows * (thread + 1) / threads;
+      std::fill(known_.begin(), known_.begin() + group.locals.size(), Range{});
       for (int row = first; row < end; row += group.band) {
         find_ranges(group, row, std::min(row + group.band, end), made_.data(), maps_.kept.data());
+        for (size_t i = 0; i < group.locals.size(); ++i) slide(group.locals[i], i);
         for (size_t i = 0; i < group.operations.size(); ++i) {
-          if (made_[i].count() > 0) one(group.operations[i], made_[i].first, made_[i].end);
+          const Operation& operation = group.operations[i];
+          if (operation.local >= 0) {
+            made_[i].first = std::max(made_[i].first, known_[at(operation.local)].end);
+          }
+          if (made_[i].count() > 0) one(operation, made_[i].first, made_[i].end);
         }
+        std::copy_n(maps_.kept.begin(), group.locals.size(), known_.begin());
       }
     }
   }
@@ -55,10 +62,28 @@ class Worker {
   int blocks(Name name) const { return maps_.blocks(name); }
   Index lanes() const { return maps_.network.lanes; }
 
+  // Rows that the last band made and this one needs move to where this one's begin; those that lie
+  // above or below the map become zeros.
+  void slide(Name name, size_t local) {
+    const Storage& s = storage(name);
+    const Range now = maps_.kept[local], before = known_[local];
+    const Index row = s.row * s.value;
+    char* start = maps_.start(s);
+    const int shared = std::min(before.end, now.end) - now.first;
+    if (before.count() > 0 && now.first > before.first && shared > 0) {
+      std::memmove(start, start + (now.first - before.first) * row,
+                   static_cast<size_t>(shared * row));
+    }
+    for (int y = now.first; y < now.end; ++y) {
+      const bool outside = y < 0 || y >= s.height;
+      if (outside && (before.count() <= 0 || y >= before.end)) fill(start + (y - now.first) * row, row);
+    }
+  }
+
   void one(const Operation& operation, int row, int end) {
     switch (operation.kind) {
       case Operation::Kind::import:
-        import();
+        import(row, end);
         break;
       case Operation::Kind::output:
         outputs_.give(operation, row, end);
@@ -355,40 +380,32 @@ class Worker {
     for (int block = first; block < end; ++block) {
       const auto from = [&](int y) { return out.move(block * out.block - side + y * out.row); };
       const Index whole = s.block;
-      const Range rows =
-          s.local ? maps_.kept[at(s.local_place)] : Range{-s.border, s.height + s.border};
-      if (share.row == 0) {
-        for (int y = rows.first; y < 0; ++y) fill(from(y), whole * s.value);
+      if (share.row == 0 && !s.local) {
+        for (int y = -s.border; y < 0; ++y) fill(from(y), whole * s.value);
       }
       for (int y = share.row; y < share.row_end; ++y) {
         fill(from(y), side * s.value);
         fill(from(y) + (whole - side) * s.value, side * s.value);
       }
-      if (share.row_end == s.height) {
-        for (int y = s.height; y < rows.end; ++y) fill(from(y), whole * s.value);
+      if (share.row_end == s.height && !s.local) {
+        for (int y = s.height; y < s.height + s.border; ++y) fill(from(y), whole * s.value);
       }
     }
   }
 
   static void fill(char* start, Index bytes) { std::memset(start, 0, static_cast<size_t>(bytes)); }
 
-  void import() {
+  void import(int row, int end) {
     const Storage& s = storage(kImage);
     const View image = view(kImage);
     const auto plane = static_cast<Index>(s.height) * s.width;
-    const Range rows = maps_.kept[at(s.local_place)];
     for (int c = 0; c < s.blocks; ++c) {
       const Index before = (static_cast<Index>(maps_.image) * s.blocks + c) * plane;
       const float* from = maps_.memory.image + before;
-      for (int y = rows.first; y < rows.end; ++y) {
+      for (int y = row; y < end; ++y) {
         char* to = image.move(y * image.row + c * image.block);
-        char* start = to - s.border * s.value;
-        if (y < 0 || y >= s.height) {
-          fill(start, s.block * s.value);
-          continue;
-        }
         maps_.kernels.take(from + static_cast<Index>(y) * s.width, to, s.width);
-        fill(start, s.border * s.value);
+        fill(to - s.border * s.value, s.border * s.value);
         fill(to + s.width * s.value, s.border * s.value);
       }
     }
@@ -396,7 +413,8 @@ class Worker {
 
   Maps maps_;
   const Outputs outputs_;
-  std::array<Range, 64> made_;  // rows of this band: of operations
+  std::array<Range, 64> made_;   // rows of this band: of operations
+  std::array<Range, 64> known_;  // of local storages: what the last band kept
 };
 
 }  // namespace

@@ -14,10 +14,10 @@ namespace {
 using Kind = Step::Kind;
 
 constexpr Index kNear = 24 << 10;   // floats of a band: they stay in the nearest caches
-constexpr Index kFar = 256 << 10;   // of one that makes rows twice: in the second
+constexpr Index kFar = 256 << 10;   // of one that keeps rows of the band before: in the second
 constexpr Index kLarge = 96 << 10;  // of a map, for each thread, that leaves the second cache soon
 constexpr int kMostLocals = 48, kMostOperations = 48;
-constexpr int kFewest = 6;  // rows of a band whose neighbours are made twice
+constexpr int kFewest = 2;  // rows of a band that needs some of the band before
 constexpr int kMostAttempts = 200;
 constexpr double kMostWaste = 1.15;  // of all work: what is made twice
 
@@ -288,7 +288,7 @@ class Grouper {
     for (const Operation& operation : group.operations) {
       for (const Operation::Read& read : operation.reads) twice |= read.around && read.local >= 0;
     }
-    int band = share;
+    int band = share;  // of bands, the last rows of one are the first that the next one needs
     while (band > 1 && touched(group, band) > (twice ? kFar : kNear)) band = (band + 1) / 2;
     const int least = twice ? std::min(share, kFewest) : 1;
     const bool fits = band >= least;
@@ -313,19 +313,20 @@ class Grouper {
     return total;
   }
 
-  // All work of the group, over what it would be if no row were made twice.
+  // All work of a thread's share, over what it would be if no row were made by two threads.
   double waste(const Group& group) {
     if (group.rows == 0 || group.locals.empty()) return 1;
     Range made[kMostOperations], kept[kMostLocals];
-    const int row = std::max(0, (group.rows - group.band) / 2);
-    find_ranges(group, row, std::min(row + group.band, group.rows), made, kept);
+    const int share = (group.rows + threads_ - 1) / threads_;
+    const int row = std::max(0, (group.rows - share) / 2);
+    find_ranges(group, row, std::min(row + share, group.rows), made, kept);
     double done = 0, needed = 0;
     for (size_t i = 0; i < group.operations.size(); ++i) {
       const Operation& operation = group.operations[i];
       if (operation.kind != Operation::Kind::step) continue;
       const double work = work_of_row(operation);
       done += work * made[i].count();
-      needed += work * group.band * operation.rows / group.rows;
+      needed += work * share * operation.rows / group.rows;
     }
     return done / needed;
   }

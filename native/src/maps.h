@@ -53,6 +53,9 @@ class Maps {
   // In the arena, or behind it in this thread's band.
   char* arena(Index values) const { return memory.arena + values * plan.value; }
 
+  // Of a local storage: the first row that this band keeps.
+  char* start(const Storage& s) const { return arena(s.start + plan.arena + plan.band * thread); }
+
   View view(Name name) const {
     const Storage& s = storage(name);
     const Place& place = network.places[at(name)];
