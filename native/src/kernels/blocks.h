@@ -53,15 +53,11 @@ void block_tile(const Spot& s, int pixels) {
   if (kTiles > 1 && kBlocks > 1) _tile_stored(3, sums[kTiles - 1][kBlocks - 1], 64);
   for (int b = 0; b < kBlocks; ++b) {
     const Vector bias = load(s.bias + b * kLanes);
-    const Vector rise = s.rise ? load(s.rise + b * kLanes) : all(1.0f);
-    const Vector fall = s.rise ? load(s.fall + b * kLanes) : all(1.0f);
-    const Value* residual = s.residual ? s.residual + b * s.residual_block : nullptr;
+    Vector own[kTiles * kPixelsOfTile];
     for (int p = 0; p < pixels; ++p) {
-      Vector sum = load(sums[p / kPixelsOfTile][b][p % kPixelsOfTile]) + bias;
-      if (residual) sum += load(residual + p * kLanes);
-      const Index place = s.places ? s.places[p] : p * s.out_step;
-      put(s, b * s.out_block + place, slopes(sum, rise, fall));
+      own[p] = load(sums[p / kPixelsOfTile][b][p % kPixelsOfTile]) + bias;
     }
+    finish_block(s, b, own, pixels);
   }
 }
 

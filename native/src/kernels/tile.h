@@ -26,13 +26,6 @@ struct Spot {
   Index x_step;
 };
 
-INLINE void put(const Spot& s, Index place, Vector v) {
-#if defined(HALF)
-  if (!s.wide) return store(map(s.out) + place, v);
-#endif
-  store(static_cast<float*>(s.out) + place, v);
-}
-
 constexpr int kAhead = 512;  // floats
 
 template <int kPixels, int kBlocks, int kStep>
@@ -62,6 +55,36 @@ INLINE void begin(const Spot& s, Vector (&sum)[kPixels][kBlocks]) {
   }
 }
 
+#if defined(HALF)
+
+INLINE void put(const Spot& s, Index place, Vector v) {
+  if (!s.wide) return store(map(s.out) + place, v);
+  store(static_cast<float*>(s.out) + place, v);
+}
+
+// The same for all widths: rounding takes much code.
+__attribute__((noinline)) void finish_block(const Spot& s, int b, const Vector* sum, int pixels) {
+  const Vector rise = s.rise ? load(s.rise + b * kLanes) : all(1.0f);
+  const Vector fall = s.rise ? load(s.fall + b * kLanes) : all(1.0f);
+  const Value* residual = s.residual ? s.residual + b * s.residual_block : nullptr;
+  for (int p = 0; p < pixels; ++p) {
+    const Vector value = residual ? sum[p] + load(residual + p * kLanes) : sum[p];
+    const Index place = s.places ? s.places[p] : p * s.out_step;
+    put(s, b * s.out_block + place, slopes(value, rise, fall));
+  }
+}
+
+template <int kPixels, int kBlocks>
+INLINE void finish(const Spot& s, Vector (&sum)[kPixels][kBlocks]) {
+  UNROLL for (int b = 0; b < kBlocks; ++b) {
+    Vector own[kPixels];
+    UNROLL for (int p = 0; p < kPixels; ++p) own[p] = sum[p][b];
+    finish_block(s, b, own, kPixels);
+  }
+}
+
+#else
+
 template <int kPixels, int kBlocks>
 INLINE void finish(const Spot& s, Vector (&sum)[kPixels][kBlocks]) {
   if (s.residual) {
@@ -80,10 +103,12 @@ INLINE void finish(const Spot& s, Vector (&sum)[kPixels][kBlocks]) {
   UNROLL for (int b = 0; b < kBlocks; ++b) {
     UNROLL for (int p = 0; p < kPixels; ++p) {
       const Index place = s.places ? s.places[p] : p * s.out_step;
-      put(s, b * s.out_block + place, sum[p][b]);
+      store(static_cast<float*>(s.out) + b * s.out_block + place, sum[p][b]);
     }
   }
 }
+
+#endif
 
 template <int kPixels, int kBlocks, int kStep>
 void tile(const Spot& s) {
@@ -106,18 +131,12 @@ struct Tiles<kBlocks, kStep, std::integer_sequence<int, kBefore...>> {
 
 template <int kBlocks>
 INLINE const TileFunction* tiles_for(Index step) {
-  switch (step) {
-    case kLanes:
-      return Tiles<kBlocks, kLanes>::of_width;
-    case 2 * kLanes:
-      return Tiles<kBlocks, 2 * kLanes>::of_width;
-    case 2:
-      return Tiles<kBlocks, 2>::of_width;
-    case 1:
-      return Tiles<kBlocks, 1>::of_width;
-    default:
-      return Tiles<kBlocks, 0>::of_width;
-  }
+  if (step == 2) return Tiles<kBlocks, 2>::of_width;              // every other pixel of the image
+#if !defined(AMX) && !(defined(HALF) && defined(__AVX512BF16__))  // they have blocks for the rest
+  if (step == kLanes) return Tiles<kBlocks, kLanes>::of_width;
+  if (step == 2 * kLanes) return Tiles<kBlocks, 2 * kLanes>::of_width;
+#endif
+  return Tiles<kBlocks, 0>::of_width;
 }
 
 // A tile's place in a step; `move` says at which pixel.
