@@ -27,7 +27,7 @@ OWN = {
 def commands():
     found = []
     for page in PAGES:
-        text = page.read_text(encoding="utf-8")
+        text = page.read_text(encoding="utf-8").replace("\\\n", "")  # lines that go on
         for line in "\n".join(re.findall(r"```bash\n(.*?)```", text, re.S)).splitlines():
             words = line.partition(" #")[0].strip()
             if words.startswith("espnetv2 "):
