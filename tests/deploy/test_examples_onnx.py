@@ -15,7 +15,14 @@ from PIL import Image
 from deploy.lively import lively
 from espnetv2.data.pictures import open_picture
 from espnetv2.data.preprocess import CONVENTIONS, Preprocessing
-from espnetv2.deploy.artefact import Artefact, Port, read_artefact, size_of, write_artefact
+from espnetv2.deploy.artefact import (
+    Artefact,
+    Port,
+    hashes_of,
+    read_artefact,
+    size_of,
+    write_artefact,
+)
 from espnetv2.deploy.conversion import Job
 from espnetv2.deploy.engines import open_artefact
 from espnetv2.deploy.fold import fold
@@ -67,6 +74,7 @@ def make_artefact(folder, network, *, model, task, size, classes, spec, takes="i
         outputs=done.outputs,
         dynamic=False,
         bytes=size_of(folder, done.files),
+        sha256=hashes_of(folder, done.files),
         **facts,
     )
     write_artefact(artefact)
