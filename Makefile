@@ -39,8 +39,10 @@ demo: setup
 	@echo "Look at demo/street_overlay.jpg. Next, with official weights (downloaded once):"
 	@echo "  $(BIN)/espnetv2 predict espnetv2_seg_s2_0.edgenets_voc_256 examples/pictures --out demo"
 
+# In two parts: many runtimes in one process, as tests/deploy loads them, ended a later test's worker.
 test: setup
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow" tests/deploy
+	$(BIN)/python -m pytest -n 2 -m "not slow" --ignore tests/deploy
 
 test-all: setup
 	$(BIN)/python -m pytest -n 2
