@@ -3,9 +3,9 @@
 #pragma once
 #include <array>
 #include <cstdint>
-#include <cstring>
 #include <vector>
 
+#include "half.h"
 #include "kernels/arguments.h"
 #include "program.h"
 
@@ -56,11 +56,8 @@ struct Head {
   const int32_t* channels = nullptr;  // distance of each from the pixel
 
   float value(Index place) const {
-    if (!half) return static_cast<const float*>(at)[place];
-    const uint32_t bits = static_cast<uint32_t>(static_cast<const uint16_t*>(at)[place]) << 16;
-    float found = 0;
-    std::memcpy(&found, &bits, sizeof found);
-    return found;
+    return half ? float_of(static_cast<const uint16_t*>(at)[place])
+                : static_cast<const float*>(at)[place];
   }
 };
 

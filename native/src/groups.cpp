@@ -5,6 +5,7 @@
 #include <set>
 
 #include "geometry.h"
+#include "ranges.h"
 #include "shapes.h"
 
 namespace espnetv2 {
@@ -379,16 +380,6 @@ class Grouper {
   std::set<size_t> apart_;  // steps that open a group
 };
 
-// Rows [row, end) of a step, as rows of what it reads.
-Range needed(const Operation& operation, const Operation::Read& read, Range rows) {
-  if (!read.around) return rows;
-  if (read.windows) {
-    return {operation.rows_at[static_cast<size_t>(2 * rows.first)],
-            operation.rows_at[static_cast<size_t>(2 * rows.end - 1)] + read.inclusive};
-  }
-  return {rows.first * read.stride - read.reach, (rows.end - 1) * read.stride + read.reach + 1};
-}
-
 }  // namespace
 
 std::vector<Name> reads(const Step& step) {
@@ -401,25 +392,6 @@ std::vector<Name> reads(const Step& step) {
 
 void group_steps(const Network& network, Plan& plan, int threads) {
   Grouper(network, plan, threads).run();
-}
-
-void find_ranges(const Group& group, int row, int end, Range* made, Range* kept) {
-  for (size_t i = 0; i < group.locals.size(); ++i) kept[i] = {};
-  for (size_t i = group.operations.size(); i-- > 0;) {
-    const Operation& operation = group.operations[i];
-    if (operation.local < 0) {
-      // exactly this band's share, so that no two bands write the same row
-      made[i] = {static_cast<int>(static_cast<int64_t>(row) * operation.rows / group.rows),
-                 static_cast<int>(static_cast<int64_t>(end) * operation.rows / group.rows)};
-    } else {
-      const Range all = kept[operation.local];
-      made[i] = {std::max(all.first, 0), std::min(all.end, operation.rows)};
-    }
-    if (made[i].count() <= 0) continue;
-    for (const Operation::Read& read : operation.reads) {
-      if (read.local >= 0) kept[read.local].include(needed(operation, read, made[i]));
-    }
-  }
 }
 
 }  // namespace espnetv2

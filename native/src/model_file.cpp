@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "error.h"
+#include "half.h"
 #include "json.h"
 #include "memory.h"
 
@@ -102,7 +103,7 @@ void ModelFile::parse() {
   widen(halves);
 }
 
-// Replaces bfloat16s, which are the upper halves of floats.
+// Replaces bfloat16s.
 void ModelFile::widen(const std::vector<Array*>& halves) {
   size_t total = 0;
   for (const Array* array : halves) {
@@ -110,15 +111,14 @@ void ModelFile::widen(const std::vector<Array*>& halves) {
     require(total <= kLargestFile / sizeof(float), "the arrays are too large together");
   }
   widened_ = std::make_shared<Floats>(total);
-  char* to = reinterpret_cast<char*>(widened_->data());
+  float* to = widened_->data();
   for (Array* array : halves) {
     const char* from = reinterpret_cast<const char*>(array->data);
-    array->data = reinterpret_cast<const float*>(to);
-    for (int64_t i = 0; i < array->size(); ++i, to += sizeof(float), from += sizeof(uint16_t)) {
+    array->data = to;
+    for (int64_t i = 0; i < array->size(); ++i, from += sizeof(uint16_t)) {
       uint16_t half = 0;
       std::memcpy(&half, from, sizeof half);
-      const uint32_t bits = static_cast<uint32_t>(half) << 16;
-      std::memcpy(to, &bits, sizeof bits);
+      *to++ = float_of(half);
     }
   }
 }

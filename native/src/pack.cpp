@@ -1,11 +1,11 @@
 #include "pack.h"
 
 #include <algorithm>
-#include <cstring>
 #include <map>
 #include <set>
 
 #include "error.h"
+#include "half.h"
 
 namespace espnetv2 {
 
@@ -25,13 +25,6 @@ Index per_lane(const Array* array, const std::vector<int>& channels, float other
     values[i] = channels[i] < 0 ? otherwise : array->data[channels[i]];
   }
   return place;
-}
-
-// The nearest bfloat16.
-uint16_t half(float value) {
-  uint32_t bits = 0;
-  std::memcpy(&bits, &value, sizeof bits);
-  return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
 // A convolution's weights: where those of an output begin, and where a tap of an input follows.
@@ -168,7 +161,7 @@ class ConvPacker {
             const int in = inputs[static_cast<size_t>(source * lanes_ + i)];
             if (in < 0 || in / kernel_.inputs != out / kernel_.outputs) continue;
             const float weight = kernel_.start(out)[kernel_.place(in % kernel_.inputs, tap)];
-            own[i / 2 * 2 * lanes_ + i % 2] = half(weight);
+            own[i / 2 * 2 * lanes_ + i % 2] = half_of(weight);
           }
         }
         data += tile.blocks * lanes_ * lanes_;

@@ -132,10 +132,11 @@ struct Output {
 
 void tell_best(const Model& model, const Output& output) {
   std::vector<float> shares(output.floats(), output.floats() + output.side(1));
-  if (output.name == "probabilities") {
-  } else if (espnetv2_metadata(model.model.get(), "multi_label") != nullptr) {  // logits
+  const bool logits = output.name != "probabilities";
+  const bool each = espnetv2_metadata(model.model.get(), "multi_label") != nullptr;
+  if (logits && each) {
     for (float& share : shares) share = 1 / (1 + std::exp(-share));
-  } else {
+  } else if (logits) {
     const float largest = *std::max_element(shares.begin(), shares.end());
     for (float& share : shares) share = std::exp(share - largest);
     const float total = std::accumulate(shares.begin(), shares.end(), 0.0f);

@@ -1,9 +1,6 @@
 """The native engine says what the train form says: every family, size, batch and thread count."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,6 +8,7 @@ import torch
 from safetensors.torch import load, save
 
 from deploy.converted import FAMILIES, difference
+from deploy.isa import run_with
 from deploy.lively import lively, parts
 from espnetv2.deploy.engines import open_artefact
 from espnetv2.deploy.export import export
@@ -105,30 +103,11 @@ def test_denormals_are_zeros():
 
 @pytest.mark.parametrize("isa", ["plain", "avx2", "avx512", "neon"])
 def test_every_instruction_set(isa, tmp_path):
-    script = """
-import sys, numpy, espnetv2_native as native
-if native.instruction_set() != sys.argv[1]: sys.exit(3)
-model = native.Model(sys.argv[2])
-numpy.save(sys.argv[3], model.open(1, 97, 131, 2).run(numpy.load(sys.argv[4]))[0])
-"""
     network = lively(entry("espnetv2_seg_s1_25").build())  # widths that fill no block
     images = noise(1, 97, 131)
-    (tmp_path / "model").write_bytes(content_of(fold(network), notes={}))
-    np.save(tmp_path / "in.npy", images.numpy())
-    names = (str(tmp_path / one) for one in ("model", "out.npy", "in.npy"))
-    done = subprocess.run(
-        [sys.executable, "-c", script, isa, *names],
-        env=os.environ | {"ESPNETV2_NATIVE_ISA": isa},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if "names no instruction set of this processor" in done.stderr:
-        pytest.skip(f"this processor has no {isa}")
-    assert done.returncode == 0, done.stderr
+    found = run_with(isa, content_of(fold(network), notes={}), images, tmp_path)
     with torch.inference_mode():
         truth = network(images).numpy()
-    found = np.load(tmp_path / "out.npy")
     assert np.abs(truth - found).max() <= BOUND * np.abs(truth).max()
 
 

@@ -1,15 +1,12 @@
 """The native engine in bfloat16: as near to the train form as that type allows."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 
 from deploy.converted import FAMILIES
+from deploy.isa import run_with
 from deploy.lively import lively, parts
 from espnetv2.deploy.engines import open_artefact
 from espnetv2.deploy.export import export
@@ -58,33 +55,14 @@ def test_no_further_from_float_than_torch_in_bfloat16(name):
 
 @pytest.mark.parametrize("isa", ["plain", "avx2", "avx512", "amx", "neon"])
 def test_every_instruction_set(isa, tmp_path):
-    script = """
-import sys, numpy, espnetv2_native as native
-model = native.Model(sys.argv[1])
-assert model.instruction_set == sys.argv[2]
-numpy.save(sys.argv[3], model.open(2, 97, 131, 2).run(numpy.load(sys.argv[4]))[0])
-"""
     network = lively(entry("espnetv2_seg_s1_25").build())  # widths that fill no block
     images = noise(2, 97, 131)
     content = content_of(fold(network), precision="bf16", notes={})
-    (tmp_path / "model").write_bytes(content)
-    np.save(tmp_path / "in.npy", images.numpy())
-    done = subprocess.run(
-        [sys.executable, "-c", script, "model", isa, "out.npy", "in.npy"],
-        env=os.environ | {"ESPNETV2_NATIVE_ISA": isa},
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-    )
-    if "this processor has" in done.stderr:
-        pytest.skip(f"this processor has no {isa}")
-    assert done.returncode == 0, done.stderr
+    found = run_with(isa, content, images, tmp_path)
     with torch.inference_mode():
         truth = network(images).numpy()
         short = lively(entry("espnetv2_seg_s1_25").build()).bfloat16()
         rounded = short(images.bfloat16()).float().numpy()
-    found = np.load(tmp_path / "out.npy")
     assert 1e-5 < distance(found, truth) <= 1.2 * distance(rounded, truth)
 
 

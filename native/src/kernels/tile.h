@@ -131,8 +131,9 @@ struct Tiles<kBlocks, kStep, std::integer_sequence<int, kBefore...>> {
 
 template <int kBlocks>
 INLINE const TileFunction* tiles_for(Index step) {
-  if (step == 2) return Tiles<kBlocks, 2>::of_width;              // every other pixel of the image
-#if !defined(AMX) && !(defined(HALF) && defined(__AVX512BF16__))  // they have blocks for the rest
+  // every other pixel of the image, and what has no blocks for all else
+  if (step == 2) return Tiles<kBlocks, 2>::of_width;
+#if !defined(AMX) && !(defined(HALF) && defined(__AVX512BF16__))
   if (step == kLanes) return Tiles<kBlocks, kLanes>::of_width;
   if (step == 2 * kLanes) return Tiles<kBlocks, 2 * kLanes>::of_width;
 #endif
@@ -158,12 +159,12 @@ INLINE Spot spot_of(const ConvArgs& a, const Tile& t) {
 }
 
 INLINE void move(const ConvArgs& a, const Tile& t, int y, int first, Spot& s) {
-  const Value* residual = map(a.residual) + y * a.residual_row + t.block * a.residual_block;
   s.x = map(a.x) + y * a.x_row + first * a.x_step;
   const Index place = y * a.out_row + t.block * a.out_block + (a.places ? 0 : first * a.out_step);
   s.out = static_cast<char*>(a.out) + place * (a.wide ? sizeof(float) : sizeof(Value));
   s.places = a.places ? a.places + first : nullptr;
-  s.residual = a.residual ? residual + first * kLanes : nullptr;
+  if (!a.residual) return;
+  s.residual = map(a.residual) + y * a.residual_row + t.block * a.residual_block + first * kLanes;
 }
 
 // Tiles outside, rows inside: a tile's weights stay in the nearest cache for all rows of a band.

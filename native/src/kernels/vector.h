@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "half.h"
 #include "kernels/arguments.h"
 
 #if defined(__AVX512BF16__)
@@ -54,18 +55,9 @@ INLINE Halves halves_of(Vector v) {
 }
 INLINE void store(uint16_t* p, Vector v) { *reinterpret_cast<Halves*>(p) = halves_of(v); }
 INLINE float number(float value) { return value; }
-INLINE float number(uint16_t value) {
-  const uint32_t bits = static_cast<uint32_t>(value) << 16;
-  float found;
-  memcpy(&found, &bits, sizeof found);
-  return found;
-}
+INLINE float number(uint16_t value) { return float_of(value); }
 INLINE void set(float* p, float value) { *p = value; }
-INLINE void set(uint16_t* p, float value) {
-  uint32_t bits;
-  memcpy(&bits, &value, sizeof bits);
-  *p = value == value ? static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) : 0x7fc0;
-}
+INLINE void set(uint16_t* p, float value) { *p = half_of(value); }
 INLINE const Value* map(const void* p) { return static_cast<const Value*>(p); }
 INLINE Value* map(void* p) { return static_cast<Value*>(p); }
 INLINE Vector load_unaligned(const float* p) {

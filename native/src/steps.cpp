@@ -1,0 +1,324 @@
+#include "steps.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace espnetv2 {
+
+namespace {
+
+using Kind = Step::Kind;
+
+class Steps {
+ public:
+  explicit Steps(const Maps& maps) : maps_(maps) {}
+
+  void run(const Operation& operation, const Share& share) {
+    switch (operation.step->kind) {
+      case Kind::conv:
+        conv(operation, share);
+        break;
+      case Kind::pyramid:
+        pyramid(operation, share);
+        break;
+      case Kind::shrink:
+        shrink(operation, share);
+        break;
+      case Kind::maximum:
+      case Kind::mean:
+      case Kind::adapt:
+        window(operation, share);
+        break;
+      case Kind::resize:
+        resize(operation, share);
+        break;
+      case Kind::combine:
+      case Kind::logistic:
+        combine(operation, share);
+        break;
+      case Kind::gather:
+        gather(operation, share);
+        break;
+      case Kind::enlarge:
+        enlarge(operation, share);
+        return;
+      default:
+        return;
+    }
+    clear_border(operation, share);
+  }
+
+ private:
+  static size_t at(Name name) { return Maps::at(name); }
+  const Storage& storage(Name name) const { return maps_.storage(name); }
+  View view(Name name) const { return maps_.view(name); }
+  int blocks(Name name) const { return maps_.blocks(name); }
+  Index lanes() const { return maps_.network.lanes; }
+  const float* floats(Index place) const { return maps_.network.weights.at(place); }
+
+  void conv(const Operation& operation, const Share& share) {
+    const Step& step = *operation.step;
+    const Packed& packed = operation.packed->at(0);
+    const View in = view(operation.in), out = view(operation.out);
+    const Storage& from = storage(operation.in);
+    const Storage& to = storage(operation.out);
+    ConvArgs a{};
+    a.x = in.at;
+    a.x_row = in.row * step.stride;
+    a.x_step = static_cast<Index>(from.lanes) * step.stride;
+    a.out = out.at;
+    a.out_row = out.row;
+    a.out_block = out.block;
+    a.out_step = lanes();
+    a.wide = out.value == sizeof(float);
+    if (step.residual != kNone) {
+      const View residual = view(step.residual);
+      a.residual = residual.at;
+      a.residual_row = residual.row;
+      a.residual_block = residual.block;
+    }
+    a.tiles = packed.tiles.data();
+    a.offsets = operation.offsets.data();
+    a.weights = floats(packed.weights);
+    a.bias = floats(packed.bias);
+    a.rise = floats(packed.rise);
+    a.fall = floats(packed.fall);
+    a.width = to.width;
+    a.row = share.row;
+    a.row_end = share.row_end;
+    if (operation.merged) {
+      a.width = to.width * to.height;
+      a.row = 0;
+      a.row_end = 1;
+      a.places = operation.places.empty() ? nullptr : operation.places.data();
+    }
+    a.tile = share.part;
+    a.tile_end = share.part_end;
+    multiply(packed, a);
+  }
+
+  void multiply(const Packed& packed, const ConvArgs& a) const {
+    (packed.blocks ? maps_.kernels.conv_blocks : maps_.kernels.conv)(a);
+  }
+
+  void pyramid(const Operation& operation, const Share& share) {
+    const Step& step = *operation.step;
+    const Packed& packed = operation.packed->at(0);
+    const View in = view(operation.in), out = view(operation.out);
+    PyramidArgs a{};
+    a.x = in.at;
+    a.x_row = in.row * step.stride;
+    a.x_step = lanes() * step.stride;
+    a.x_block = in.block;
+    a.wide = in.value == sizeof(float);
+    a.out = out.at;
+    a.out_row = out.row;
+    a.out_block = out.block;
+    a.branches = static_cast<int>(step.branches.size());
+    a.taps = packed.taps.data();
+    a.offsets = operation.offsets.data();
+    a.weights = floats(packed.weights);
+    a.bias = floats(packed.bias);
+    a.scale = floats(packed.scale);
+    a.shift = floats(packed.shift);
+    a.rise = floats(packed.rise);
+    a.fall = floats(packed.fall);
+    a.running = step.running;
+    a.blocks = blocks(operation.out) / a.branches;
+    a.width = storage(operation.out).width;
+    a.row = share.row;
+    a.row_end = share.row_end;
+    a.block = share.part;
+    a.block_end = share.part_end;
+    maps_.kernels.pyramid(a);
+  }
+
+  void shrink(const Operation& operation, const Share& share) {
+    const View in = view(operation.in), out = view(operation.out);
+    ShrinkArgs a{};
+    a.x = in.at;
+    a.x_row = in.row;
+    a.x_block = in.block;
+    a.out = out.at;
+    a.out_row = out.row;
+    a.out_block = out.block;
+    a.planes = blocks(operation.out);
+    a.width = storage(operation.out).width;
+    a.row = share.row;
+    a.row_end = share.row_end;
+    maps_.kernels.shrink(a);
+  }
+
+  void window(const Operation& operation, const Share& share) {
+    const View in = view(operation.in), out = view(operation.out);
+    WindowArgs a{};
+    a.x = in.at;
+    a.x_row = in.row;
+    a.x_block = in.block;
+    a.out = out.at;
+    a.out_row = out.row;
+    a.out_block = out.block;
+    a.rows = operation.rows_at.data();
+    a.columns = operation.columns_at.data();
+    a.largest = operation.step->kind == Kind::maximum;
+    a.width = storage(operation.out).width;
+    a.row = share.row;
+    a.row_end = share.row_end;
+    a.block = share.part;
+    a.block_end = share.part_end;
+    a.rise = floats(operation.packed->at(0).rise);
+    a.fall = floats(operation.packed->at(0).fall);
+    maps_.kernels.window(a);
+  }
+
+  void resize(const Operation& operation, const Share& share) {
+    const View in = view(operation.in), out = view(operation.out);
+    ResizeArgs a{};
+    a.x = in.at;
+    a.x_row = in.row;
+    a.x_block = in.block;
+    a.out = out.at;
+    a.out_row = out.row;
+    a.out_block = out.block;
+    a.rows = operation.rows_at.data();
+    a.row_weights = operation.row_weights.data();
+    a.columns = operation.columns_at.data();
+    a.column_weights = operation.column_weights.data();
+    a.rise = floats(operation.packed->at(0).rise);
+    a.fall = floats(operation.packed->at(0).fall);
+    a.blocks = blocks(operation.out);
+    a.width = storage(operation.out).width;
+    a.row = share.row;
+    a.row_end = share.row_end;
+    maps_.kernels.resize(a);
+  }
+
+  void combine(const Operation& operation, const Share& share) {
+    const Step& step = *operation.step;
+    const Packed& packed = operation.packed->at(0);
+    const View in = view(operation.in), out = view(operation.out);
+    CombineArgs a{};
+    a.x = in.at;
+    a.x_row = in.row;
+    a.x_block = in.block;
+    if (step.gate != kNone) {
+      const View gate = view(step.gate);
+      a.gate = gate.at;
+      a.gate_block = gate.block;
+    }
+    if (step.other != kNone) {
+      const View other = view(step.other);
+      a.other = other.at;
+      a.other_row = other.row;
+      a.other_block = other.block;
+    }
+    a.scale = floats(packed.scale);
+    a.shift = floats(packed.shift);
+    a.rise = floats(packed.rise);
+    a.fall = floats(packed.fall);
+    a.logistic = step.kind == Kind::logistic;
+    a.out = out.at;
+    a.out_row = out.row;
+    a.out_block = out.block;
+    a.blocks = blocks(operation.out);
+    a.width = storage(operation.out).width;
+    a.row = share.row;
+    a.row_end = share.row_end;
+    maps_.kernels.combine(a);
+  }
+
+  void gather(const Operation& operation, const Share& share) {
+    const View in = view(operation.in), out = view(operation.out);
+    GatherArgs a{};
+    a.x = in.at;
+    a.x_row = in.row;
+    a.counts = operation.counts.data();
+    a.sources = operation.offsets.data();
+    a.picks = operation.places.data();
+    a.out = out.at;
+    a.out_row = out.row;
+    a.out_block = out.block;
+    a.blocks = blocks(operation.out);
+    a.width = storage(operation.out).width;
+    a.row = share.row;
+    a.row_end = share.row_end;
+    maps_.kernels.gather(a);
+  }
+
+  // Each input pixel makes four; a corner at a time, on every other pixel of every other row.
+  void enlarge(const Operation& operation, const Share& share) {
+    const View in = view(operation.in), out = view(operation.out);
+    const Storage& to = storage(operation.out);
+    size_t entry = 0;
+    for (int corner = 0; corner < 4; ++corner) {
+      const Packed& packed = operation.packed->at(static_cast<size_t>(corner));
+      const int down = corner / 2, right = corner % 2;
+      ConvArgs a{};
+      a.x = in.at;
+      a.x_row = in.row;
+      a.x_step = lanes();
+      a.out = out.move(down * out.row + right * lanes());
+      a.out_row = 2 * out.row;
+      a.out_block = out.block;
+      a.out_step = 2 * lanes();
+      a.tiles = packed.tiles.data();
+      a.offsets = operation.offsets.data() + entry;
+      a.weights = floats(packed.weights);
+      a.bias = floats(packed.bias);
+      a.rise = floats(packed.rise);
+      a.fall = floats(packed.fall);
+      a.width = (to.width - right + 1) / 2;
+      a.row = share.row;
+      a.row_end = std::min(share.row_end, (to.height - down + 1) / 2);
+      a.tile_end = static_cast<int>(packed.tiles.size());
+      if (a.width > 0) multiply(packed, a);  // a map of one column has no right corners
+      entry += packed.reach.size();
+    }
+    clear_border(operation, {2 * share.row, std::min(2 * share.row_end, to.height), 0, 1});
+  }
+
+  // ---- borders: zeros beside the rows that were made, above the first and below the last ------
+
+  void clear_border(const Operation& operation, const Share& share) {
+    const Storage& s = storage(operation.out);
+    if (s.border == 0) return;
+    const View out = view(operation.out);
+    int first = 0, end = blocks(operation.out);
+    if (operation.split == Operation::Split::parts) {
+      if (operation.step->kind == Kind::conv) {
+        const auto& tiles = operation.packed->at(0).tiles;
+        const Tile& last = tiles[at(share.part_end - 1)];
+        first = tiles[at(share.part)].block;
+        end = last.block + last.blocks;
+      } else {
+        first = share.part;
+        end = share.part_end;
+      }
+    }
+    const Index side = static_cast<Index>(s.border) * s.lanes;
+    for (int block = first; block < end; ++block) {
+      const auto from = [&](int y) { return out.move(block * out.block - side + y * out.row); };
+      const Index whole = s.block;
+      if (share.row == 0 && !s.local) {
+        for (int y = -s.border; y < 0; ++y) clear(from(y), whole * s.value);
+      }
+      for (int y = share.row; y < share.row_end; ++y) {
+        clear(from(y), side * s.value);
+        clear(from(y) + (whole - side) * s.value, side * s.value);
+      }
+      if (share.row_end == s.height && !s.local) {
+        for (int y = s.height; y < s.height + s.border; ++y) clear(from(y), whole * s.value);
+      }
+    }
+  }
+
+  const Maps& maps_;
+};
+
+}  // namespace
+
+void run_step(const Maps& maps, const Operation& operation, const Share& share) {
+  Steps(maps).run(operation, share);
+}
+
+}  // namespace espnetv2
