@@ -59,7 +59,7 @@ lint: setup
 # Regenerates the pins; commit the result.
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header
 lock: | $(UV)
-	$(COMPILE) --extra all --group test --group lint pyproject.toml requirements/build.in -o requirements/test.txt
+	$(COMPILE) --extra all --group test --group docs --group lint pyproject.toml requirements/build.in -o requirements/test.txt
 	$(COMPILE) --extra litert --group test pyproject.toml requirements/build.in -o requirements/litert.txt
 
 # Regenerates the parameter and multiply-add counts that `espnetv2 models` shows.
