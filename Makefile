@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 UV := .uv/bin/uv
 NATIVE := $(shell find native -not -path '*/build/*' -type f)
 
-.PHONY: setup litert demo test test-all test-litert lint lock counts clean
+.PHONY: setup litert demo test test-all test-litert lint docs lock counts clean
 
 setup: $(VENV)/.ready $(VENV)/.native
 
@@ -55,6 +55,11 @@ lint: setup
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The site, in build/docs: every page and the reference of every docstring; a warning is an error.
+docs: setup
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet docs build/docs
+	@echo "Look at build/docs/index.html"
 
 # Regenerates the pins; commit the result.
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header
