@@ -5,7 +5,7 @@ that reads the same on a repository's web page. What only the site needs is made
 
 - index.md is a list of links under headings; each heading becomes a part of the table of contents.
 - api.md is followed by one page of reference a room of the package, made from what the room holds.
-- A link to a file outside this folder gives that file: the web page shows it, the site hands it out.
+- A link to a file outside this folder gives that file: the web page shows it, the site gives it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import docs_reference as reference  # noqa: E402
 
 project = "espnetv2"
 author = "the espnetv2 authors"
-copyright = "MIT licence"  # noqa: A001
+copyright = "MIT licence"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = "index"
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}

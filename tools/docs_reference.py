@@ -33,7 +33,7 @@ COMMANDS = (
 )
 
 OUTSIDE = [(r"py:.*", r"(?!espnetv2\.).*"), (r"py:.*", r"espnetv2\..*\.[A-Z]")]
-"""Names of other packages, which are not looked up since the site is built offline; type variables."""
+"""Names of other packages, not looked up since the site is built offline; type variables."""
 
 
 def toctree(caption: str, pages: list[str]) -> str:
