@@ -53,7 +53,17 @@ def test_commands_are_these():
     from espnetv2.cli.app import app
 
     names = [c.name or c.callback.__name__ for c in app.registered_commands]
-    expected = ["models", "info", "predict", "eval", "convert", "export", "benchmark", "train"]
+    expected = [
+        "models",
+        "info",
+        "predict",
+        "eval",
+        "convert",
+        "export",
+        "benchmark",
+        "train",
+        "demo",
+    ]
     assert names == expected
 
 

@@ -10,11 +10,13 @@ import typer
 from espnetv2.cli.benchmark import benchmark
 from espnetv2.cli.convert import convert
 from espnetv2.cli.data import data_app
+from espnetv2.cli.demo import demo
 from espnetv2.cli.eval import eval_
 from espnetv2.cli.export import export
 from espnetv2.cli.info import info
 from espnetv2.cli.models import models
 from espnetv2.cli.predict import predict
+from espnetv2.cli.reproduce import reproduce
 from espnetv2.cli.train import train
 from espnetv2.errors import UserError
 
@@ -35,6 +37,8 @@ app.command()(convert)
 app.command()(export)
 app.command()(benchmark)
 app.command()(train)
+app.command()(reproduce)
+app.command()(demo)
 app.add_typer(data_app)
 
 

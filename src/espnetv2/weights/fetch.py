@@ -40,6 +40,16 @@ def fetch(row: Published) -> Path:
     return target
 
 
+def is_here(row: Published) -> bool:
+    """Whether `fetch` finds the file on this machine, without the network.
+
+    Raises:
+        UserError: ESPNETV2_WEIGHTS names no folder, or a damaged file.
+    """
+    cached = cache_folder() / row.repository / f"{row.name}.pth"
+    return row.shipped or _find_local(row) is not None or cached.exists()
+
+
 def cache_folder() -> Path:
     """Where downloads are kept."""
     named = os.environ.get("ESPNETV2_CACHE")
