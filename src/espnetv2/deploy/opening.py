@@ -7,7 +7,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -15,15 +15,16 @@ from torch import nn
 from espnetv2.data.preprocess import Preprocessing
 from espnetv2.deploy.artefact import Artefact, is_artefact, read_artefact
 from espnetv2.deploy.engines import Engine, open_artefact
-from espnetv2.deploy.export import export
 from espnetv2.deploy.fold import fold
 from espnetv2.deploy.native_program import runs
-from espnetv2.deploy.subject import Settings
 from espnetv2.deploy.targets import ENGINES, TARGETS, check_precision, engine_kind
 from espnetv2.errors import UserError
 from espnetv2.models.catalog import Task
 from espnetv2.weights.fetch import cache_folder
 from espnetv2.weights.load import Loaded, load_network
+
+if TYPE_CHECKING:
+    from espnetv2.deploy.subject import Settings
 
 
 def load_engine(
@@ -132,6 +133,9 @@ def _with_engine(loaded: Loaded, engine: Engine) -> Loaded:
 
 def _cached(loaded: Loaded, engine: str, *, precision: str, size: tuple[int, int] | None) -> Path:
     """The folder of the artefact, which is made if it is not there."""
+    from espnetv2.deploy.export import export  # seconds to import, with all that judges it
+    from espnetv2.deploy.subject import Settings
+
     name = ENGINES[engine].target
     assert name is not None
     row = TARGETS[name]

@@ -18,7 +18,7 @@ from espnetv2.deploy.opening import fastest, load_engine
 from espnetv2.errors import UserError
 from espnetv2.layers.conv import resize
 from espnetv2.predict.tiling import labels_in_bands, segment_tiled
-from espnetv2.tasks import classify, detect, multilabel, segment
+from espnetv2.tasks import classify, detect, segment
 from espnetv2.tasks.priors import priors_of
 from espnetv2.tasks.results import Classification, Detections, SegmentationMask
 from espnetv2.weights.load import Loaded, load_network
@@ -174,6 +174,8 @@ class Predictor:
         """Results for raw outputs; `sizes` are the pictures' (height, width)."""
         with torch.inference_mode():
             if self.multi_label:
+                from espnetv2.tasks import multilabel  # its metrics take seconds to import
+
                 return list(multilabel.decode(raw, self.classes))
             if self.task == "classification":
                 return list(classify.decode(raw, self.classes, top=self.top))

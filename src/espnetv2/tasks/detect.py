@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchvision.ops import nms
 
 from espnetv2.errors import UserError
 from espnetv2.models.espnetv2_ssd import RawDetections
@@ -112,6 +111,8 @@ def _best_apart(
     Whether a box survives depends on better ones only, so looking at the best few first gives
     the same answer as looking at all, and an untrained network does not take seconds.
     """
+    from torchvision.ops import nms  # takes seconds to import, and only detectors need it
+
     count = 4 * limit
     while True:
         chosen = order[:count]
