@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -11,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from espnetv2.deploy.forms import Affine, TwoSlopes
-from espnetv2.layers.eesp import EESP
-from espnetv2.models.espnetv2 import Stage
+from espnetv2.layers.conv import ConvNormAct
+from espnetv2.layers.eesp import EESP, StridedEESP
+from espnetv2.models.espnetv2 import ESPNetv2, Stage
 
 LANES = 16
 """Channels of a block: 16 floats are one AVX-512 register, two of AVX2, four of NEON."""
@@ -64,9 +66,11 @@ def in_blocks(network: nn.Module, *, move: bool = True) -> nn.Module:
                 _widen(module)
                 if move:
                     _move_within(module)
-        for module in list(changed.modules()):
-            if isinstance(module, Stage) and move:
-                _move_along(module)
+        for module in list(changed.modules()) if move else ():
+            if isinstance(module, StridedEESP) and module.image is not None:
+                _move_along([module.image[0], module.image[1].conv])
+        for trunk in list(_trunks(changed)) if move else ():
+            _move_along(trunk)
         _regroup(changed)
     return changed.to(kind).requires_grad_(False)
 
@@ -145,14 +149,10 @@ def _move_within(unit: Any) -> None:
     """Activations of an EESP unit whose result only its next convolutions read."""
     if isinstance(unit.reduce.act, TwoSlopes) and _kinked(unit.reduce.act):
         for branch in unit.branches:
-            per_group = branch.weight.shape[1]
-            kink = unit.reduce.act.kink
-            shape = (-1, 1, 1, 1) if per_group == 1 else (1, -1, 1, 1)
-            branch.weight.mul_(kink.view(shape))
+            _scale_inputs(branch, unit.reduce.act.kink)
         unit.reduce.act = _bend(unit.reduce.act)
     if isinstance(unit.fuse.act, TwoSlopes) and _kinked(unit.fuse.act):
-        merge = unit.merge.conv
-        unit.merge.conv = _pointwise(_matrix(merge) * unit.fuse.act.kink, merge.bias)
+        _scale_inputs(unit.merge.conv, unit.fuse.act.kink)
         unit.fuse.act = _bend(unit.fuse.act)
 
 
@@ -167,33 +167,76 @@ def _move_rise(unit: Any) -> None:
         unit.fuse.act = TwoSlopes(torch.ones_like(rise), act.fall / rise, form=act.form)
 
 
-def _move_along(stage: Any) -> None:
-    """Activations of the trunk of a `Stage`; the stage's own output keeps its scale.
+def _trunks(network: nn.Module) -> Iterator[list[Any]]:
+    """Layers in a row that nobody else looks between: of each stage, of a classifier all."""
+    whole = [module for module in network.modules() if isinstance(module, ESPNetv2)]
+    inside = {stage for classifier in whole for stage in classifier.backbone.stages}
+    for classifier in whole:
+        backbone = classifier.backbone
+        units = [unit for stage in backbone.stages for unit in (stage.down, *stage.units)]
+        yield [backbone.stem, *units, *(backbone.final or ()), classifier.classifier]
+    for module in network.modules():
+        if isinstance(module, Stage) and module not in inside:
+            yield [module.down, *module.units]
+
+
+def _move_along(trunk: list[Any]) -> None:
+    """Activations of a trunk, but for the last layer's, whose output keeps its scale.
 
     With y = s * y' at hand instead of y, the next unit's expansion is divided by s, its reduction
     multiplied; a negative s makes the slopes of its activation change places.
     """
-    units = list(stage.units)
-    parents = [stage.down, *units]
-    folded = all(isinstance(parent.act, TwoSlopes) for parent in parents)
-    if not folded or not all(unit.residual for unit in units):
-        return
-    scale: Tensor = torch.ones_like(parents[0].act.fall)
-    for unit, parent in zip([None, *units], parents, strict=True):
-        act = parent.act
-        rise, fall = act.fall + act.kink, act.fall
-        if unit is not None:
-            reduce, merge = unit.reduce.conv, unit.merge.conv
-            unit.reduce.conv = _pointwise(_matrix(reduce) * scale, reduce.bias)
-            rows = _matrix(merge) / scale[:, None]
-            unit.merge.conv = _pointwise(rows, None if merge.bias is None else merge.bias / scale)
-            up = scale > 0
-            rise, fall = torch.where(up, rise, fall) * scale, torch.where(up, fall, rise) * scale
-        parent.act = TwoSlopes(rise, fall, form="relu")
-        scale = torch.ones_like(scale)
-        if parent is not parents[-1] and _kinked(parent.act):
-            scale = parent.act.kink.clone()
-            parent.act = _bend(parent.act)
+    for before, after in pairwise(trunk):
+        act = before.act
+        if isinstance(act, TwoSlopes) and _kinked(act) and _takes(after):
+            before.act = _bend(act)
+            _absorb(after, act.kink)
+
+
+def _takes(layer: Any) -> bool:
+    """Whether a layer can take in the scales of its input."""
+    if isinstance(layer, EESP):
+        return layer.residual and isinstance(layer.act, TwoSlopes)
+    if isinstance(layer, StridedEESP):
+        return isinstance(layer.act, TwoSlopes)
+    return isinstance(layer, nn.Conv2d | nn.Linear | ConvNormAct)
+
+
+def _absorb(layer: Any, scale: Tensor) -> None:
+    if isinstance(layer, nn.Linear):
+        layer.weight.mul_(scale)
+    elif isinstance(layer, nn.Conv2d):
+        _scale_inputs(layer, scale)
+    elif isinstance(layer, ConvNormAct):
+        _scale_inputs(layer.conv, scale)
+    elif isinstance(layer, StridedEESP):
+        _scale_inputs(layer.unit.reduce.conv, scale)
+        scale = torch.cat([scale, scale.new_ones(layer.act.fall.numel() - scale.numel())])
+        if layer.image is not None:
+            _scale_outputs(layer.image[1].conv, 1 / scale)
+        layer.act = _rescaled(layer.act, scale)
+    else:
+        _scale_inputs(layer.reduce.conv, scale)
+        _scale_outputs(layer.merge.conv, 1 / scale)
+        layer.act = _rescaled(layer.act, scale)
+
+
+def _scale_inputs(conv: nn.Conv2d, scale: Tensor) -> None:
+    columns = scale.view(conv.groups, 1, -1, 1, 1)
+    conv.weight.mul_(columns.expand(-1, conv.out_channels // conv.groups, -1, 1, 1).flatten(0, 1))
+
+
+def _scale_outputs(conv: nn.Conv2d, scale: Tensor) -> None:
+    conv.weight.mul_(scale.view(-1, 1, 1, 1))
+    if conv.bias is not None:
+        conv.bias.mul_(scale)
+
+
+def _rescaled(act: TwoSlopes, scale: Tensor) -> TwoSlopes:
+    """Of the input divided by `scale`, the output that it had before."""
+    rise, fall, up = act.fall + act.kink, act.fall, scale > 0
+    first, second = torch.where(up, rise, fall), torch.where(up, fall, rise)
+    return TwoSlopes(first * scale, second * scale, form="relu")
 
 
 def _kinked(act: TwoSlopes) -> bool:
