@@ -62,6 +62,16 @@ class EffectiveField:
         return float((self.inside == 0).float().mean())
 
     @property
+    def roughness(self) -> float:
+        """Mean difference of neighbours in the field over the mean: 0 is flat, 2 lone pixels."""
+        seen = self.inside
+        mean = float(seen.mean())
+        if not mean or min(seen.shape) < 2:
+            return 0.0
+        down, across = (seen.diff(dim=axis).abs().mean() for axis in (0, 1))
+        return float(down + across) / 2 / mean
+
+    @property
     def concentration(self) -> float:
         """Side in pixels of the centred square that holds half of the gradient."""
         return _half_side(self.gradient, self.centre)

@@ -1,0 +1,1 @@
+"""The papers' tables and figures as commands: paper value, ours, the gap, how ours came to be."""
