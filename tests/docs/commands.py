@@ -1,4 +1,4 @@
-"""The commands that README and docs/ show: in fenced blocks, and in single backticks within text."""
+"""The commands that README and docs/ show: in fenced blocks, and in backticks within text."""
 
 import re
 import shlex
