@@ -62,6 +62,7 @@ def test_commands_are_these():
         "export",
         "benchmark",
         "train",
+        "reproduce",
         "demo",
     ]
     assert names == expected
