@@ -172,7 +172,7 @@ def _trunks(network: nn.Module) -> Iterator[list[Any]]:
     whole = [module for module in network.modules() if isinstance(module, ESPNetv2)]
     inside = {stage for classifier in whole for stage in classifier.backbone.stages}
     for classifier in whole:
-        backbone = classifier.backbone
+        backbone: Any = classifier.backbone
         units = [unit for stage in backbone.stages for unit in (stage.down, *stage.units)]
         yield [backbone.stem, *units, *(backbone.final or ()), classifier.classifier]
     for module in network.modules():
@@ -195,23 +195,23 @@ def _move_along(trunk: list[Any]) -> None:
 
 def _takes(layer: Any) -> bool:
     """Whether a layer can take in the scales of its input."""
-    if isinstance(layer, EESP):
-        return layer.residual and isinstance(layer.act, TwoSlopes)
-    if isinstance(layer, StridedEESP):
-        return isinstance(layer.act, TwoSlopes)
-    return isinstance(layer, nn.Conv2d | nn.Linear | ConvNormAct)
+    kind = type(layer)
+    if kind in (EESP, StridedEESP):
+        return isinstance(layer.act, TwoSlopes) and (kind is StridedEESP or layer.residual)
+    return kind in (nn.Conv2d, nn.Linear, ConvNormAct)
 
 
 def _absorb(layer: Any, scale: Tensor) -> None:
-    if isinstance(layer, nn.Linear):
+    kind = type(layer)
+    if kind is nn.Linear:
         layer.weight.mul_(scale)
-    elif isinstance(layer, nn.Conv2d):
+    elif kind is nn.Conv2d:
         _scale_inputs(layer, scale)
-    elif isinstance(layer, ConvNormAct):
+    elif kind is ConvNormAct:
         _scale_inputs(layer.conv, scale)
-    elif isinstance(layer, StridedEESP):
+    elif kind is StridedEESP:
         _scale_inputs(layer.unit.reduce.conv, scale)
-        scale = torch.cat([scale, scale.new_ones(layer.act.fall.numel() - scale.numel())])
+        scale = torch.cat([scale, scale.new_ones(layer.unit.out_channels)])
         if layer.image is not None:
             _scale_outputs(layer.image[1].conv, 1 / scale)
         layer.act = _rescaled(layer.act, scale)
