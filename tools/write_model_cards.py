@@ -68,10 +68,9 @@ def names() -> str:
 def written(page: str, table: str) -> str:
     """The page with the table between its marks."""
     before, mark, rest = page.partition(BEGIN)
-    after, end, last = rest.partition(END)
+    _, end, last = rest.partition(END)
     if not (mark and end):
         raise ValueError(f"the page lacks {BEGIN!r} or {END!r}")
-    del after
     return before + BEGIN + table + END + last
 
 

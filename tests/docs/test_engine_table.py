@@ -70,3 +70,24 @@ def test_the_native_engine_is_faster_than_all_others():
         for name, row in rows.items():
             if row["precision"] == precision and " native " not in name:
                 assert row["ms_min"] >= own * (factor if name.startswith("espnetv2") else 1)
+
+
+def test_the_readme_shows_what_was_measured_and_published():
+    tool = opened("write_readme_table")
+    page = tool.PAGE.read_text(encoding="utf-8")
+    assert tool.written(page) == page
+    first_screen = page[: page.index("## ")]
+    assert first_screen.count("| `espnetv2_") == len(tool.ROWS)
+    assert "](docs/figures/overview.jpg)" in first_screen
+    with pytest.raises(ValueError, match="lacks"):
+        tool.written("no table")
+
+
+def test_model_cards_are_those_of_the_package():
+    tool = opened("write_model_cards")
+    for page, table in ((tool.CARDS, tool.cards()), (tool.NAMES, tool.names())):
+        text = page.read_text(encoding="utf-8")
+        assert tool.written(text, table) == text
+    cards = tool.CARDS.read_text(encoding="utf-8")
+    for name in tool.PUBLISHED:
+        assert cards.count(f"| `{name}` |") == 1
