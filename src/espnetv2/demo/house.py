@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from espnetv2.demo.lane import Lane
 from espnetv2.demo.machine import Offered, engines, first_choice, own_network, published_here
-from espnetv2.demo.runs import Run, find_runs
+from espnetv2.demo.runs import Run, find_files, find_runs
 from espnetv2.demo.schema import Fields
 from espnetv2.demo.settings import Settings
 from espnetv2.errors import UserError, unknown
@@ -47,7 +47,6 @@ class House:
             self.named = [own_network(path.stem, path)]
         self.engines = engines()
         self.first = first_choice(settings, self.offered())
-        self.runs()
         self.ready = False
         self.trouble = ""
         self._imports = threading.Lock()
@@ -61,9 +60,10 @@ class House:
     def offered(self) -> dict[str, Offered]:
         """Every network that can be chosen, by the name that requests use."""
         found = {one.name: one for one in (*self.named, *self.published)}
-        for run in self.runs():
+        runs = {} if self.settings.runs is None else find_files(self.settings.runs)
+        for name, file in runs.items():
             try:
-                found[f"run:{run.name}"] = own_network(f"run:{run.name}", run.file)
+                found[f"run:{name}"] = own_network(f"run:{name}", file)
             except UserError as error:
                 log.warning("left out: %s", error)
         return found
@@ -169,7 +169,7 @@ class House:
                     "task": one.task,
                     "model": one.model,
                     "about": one.about,
-                    "own": one.own or one.name.startswith("run:"),
+                    "own": one.own,
                     "unfolds": one.unfolds,
                 }
                 for one in self.offered().values()

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +43,24 @@ def find_runs(folder: Path) -> list[Run]:
     Raises:
         UserError: There is no such folder.
     """
+    return [
+        Run(name, file, _summary(file.parent), _history(file.parent))
+        for name, file in find_files(folder).items()
+    ]
+
+
+def find_files(folder: Path) -> dict[str, Path]:
+    """Weights by the name of the run's folder, without reading any.
+
+    Raises:
+        UserError: There is no such folder.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; name one that `espnetv2 train --out` has made")
     places = [folder] if (folder / FILE).is_file() else sorted(folder.iterdir())
     files = [place / FILE for place in places if (place / FILE).is_file()]
     files.sort(key=lambda file: -file.stat().st_mtime)
-    return [
-        Run(file.parent.resolve().name, file, _summary(file.parent), _history(file.parent))
-        for file in files[:MOST]
-    ]
+    return {file.parent.resolve().name: file for file in files[:MOST]}
 
 
 def task_of(file: Path) -> tuple[str, str]:
@@ -59,6 +69,16 @@ def task_of(file: Path) -> tuple[str, str]:
     Raises:
         UserError: It is no file of this package.
     """
+    try:
+        stand = file.stat()
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from error
+    return _task_of(file, stand.st_mtime_ns, stand.st_size)
+
+
+@lru_cache(maxsize=4 * MOST)
+def _task_of(file: Path, changed: int, size: int) -> tuple[str, str]:
+    """The same, read again only when the file has changed."""
     try:
         with safe_open(file, framework="np") as content:
             header = json.loads((content.metadata() or {})["header"])

@@ -1,0 +1,87 @@
+"""Many at once: none is lost, what is too much is told to come back."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+import demo_server
+
+CLASSIFIER = "espnetv2_s0_5.imagenette"
+
+
+def test_50_at_once_are_all_answered(server):
+    content = demo_server.picture()
+    expected = server.post("/predict", content, network=CLASSIFIER)[1]["result"]
+    with ThreadPoolExecutor(50) as pool:
+        asked = [
+            pool.submit(server.post, "/predict", content, network=CLASSIFIER) for _ in range(50)
+        ]
+        answers = [one.result() for one in asked]
+    assert [status for status, _ in answers] == [200] * 50
+    assert all(answer["result"] == expected for _, answer in answers)
+    assert max(answer["milliseconds"]["wait"] for _, answer in answers) > 0
+    assert server.get("/health")[1]["waiting"] == 0
+    assert server.left() == []
+
+
+@pytest.mark.slow
+def test_half_a_minute_of_visitors_loses_none(server):
+    contents = [demo_server.picture(), demo_server.picture(320, 240, "PNG", "astronaut.jpg")]
+    until, counts, bad = time.monotonic() + 30, [], []
+
+    def visit(number):
+        done = 0
+        while time.monotonic() < until:
+            status, answer = server.post(
+                "/predict",
+                contents[(done + number) % 2],
+                network=("", CLASSIFIER, "run:wide")[(done + number) % 3],
+            )
+            if status != 200:
+                bad.append((status, answer))
+            done += 1
+        counts.append(done)
+
+    visitors = [threading.Thread(target=visit, args=(number,)) for number in range(8)]
+    for visitor in visitors:
+        visitor.start()
+    for visitor in visitors:
+        visitor.join()
+    assert bad == []
+    assert len(counts) == 8
+    assert min(counts) > 0
+    assert server.left() == []
+    assert server.get("/health")[1]["waiting"] == 0
+
+
+def test_full_queue_says_when_to_come_back(tmp_path):
+    """A queue of two: of ten at once some wait and are answered, the others are told to return."""
+    server = demo_server.Server(tmp_path, "--queue", "2", "--weights", CLASSIFIER)
+    try:
+        content = demo_server.picture(2000, 1500)
+        body, kind = demo_server.form(content, "x.jpg", {})
+        with ThreadPoolExecutor(10) as pool:
+            asked = [
+                pool.submit(server.request, "POST", "/predict", body, {"Content-Type": kind})
+                for _ in range(10)
+            ]
+            answers = [one.result() for one in asked]
+        statuses = [status for status, _, _ in answers]
+        assert set(statuses) == {200, 503}
+        for status, headers, answer in answers:
+            if status == 503:
+                assert int(headers["retry-after"]) >= 1
+                assert b"try again" in answer
+        assert server.post("/predict", content)[0] == 200
+    finally:
+        server.stop()
+
+
+def test_page_is_up_within_ten_seconds(server, tmp_path):
+    """The least of two starts: the machine is shared."""
+    other = demo_server.Server(tmp_path)
+    other.stop()
+    assert min(server.up, other.up) < 10, (server.up, other.up)
+    assert min(server.ready, other.ready) < 10, (server.ready, other.ready)
