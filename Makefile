@@ -58,7 +58,7 @@ lint: setup
 
 # The site, in build/docs: every page and the reference of every docstring; a warning is an error.
 docs: setup
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet docs build/docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --write-all --quiet docs build/docs
 	@echo "Look at build/docs/index.html"
 
 # Regenerates the pins; commit the result.

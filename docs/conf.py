@@ -29,7 +29,8 @@ suppress_warnings = ["myst.strikethrough"]
 
 html_theme = "furo"
 html_title = "espnetv2"
-html_static_path: list[str] = []
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
 highlight_language = "none"

@@ -47,9 +47,9 @@ def contents_of(index: str) -> str:
     parts = []
     for section in re.split(r"^## ", index, flags=re.MULTILINE)[1:]:
         title, _, body = section.partition("\n")
-        pages = re.findall(r"^- \[[^]]*\]\((?!\.\.)([^)#:]+)\.md\)", body, re.MULTILINE)
+        pages = re.findall(r"^- \[([^]]*)\]\(([^)#:]+)\.md\)", body, re.MULTILINE)
         if pages:
-            parts.append(toctree(title, pages))
+            parts.append(toctree(title, [f"{name} <{page}>" for name, page in pages]))
     return "".join(parts)
 
 

@@ -44,7 +44,7 @@ def test_no_page_is_an_orphan():
     assert pages - {"index.md"} <= set(listed)
     contents = reference.contents_of(index.read_text(encoding="utf-8"))
     for name in pages - {"index.md"}:
-        assert contents.count(f"\n{name.removesuffix('.md')}\n") == 1, f"{name} is not in the menu"
+        assert contents.count(f" <{name.removesuffix('.md')}>\n") == 1, f"{name} is not in the menu"
 
 
 def test_the_reference_has_every_module():
