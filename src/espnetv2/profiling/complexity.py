@@ -88,9 +88,10 @@ def measure(
     shape = (1, 1) if word else (1, in_channels, *size)
     example = torch.zeros(shape, device=device, dtype=torch.long if word else torch.float32)
     training = network.training
+    flops = FlopCounterMode(display=False)  # at work it imports torch._dynamo: seconds
     try:
         follow = nullcontext() if word else tracked(example)
-        with torch.no_grad(), FlopCounterMode(display=False) as flops, follow:
+        with torch.no_grad(), flops if word else nullcontext(), follow:
             network.eval()(example)
     finally:
         network.train(training)
