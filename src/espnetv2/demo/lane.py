@@ -94,7 +94,7 @@ class Lane:
         while not wrapped.done():
             await asyncio.wait([wrapped], timeout=0.5)
             if not wrapped.done() and not future.running() and await gone():
-                wrapped.cancel()
+                future.cancel()
                 raise GoneError
         return wrapped.result()
 

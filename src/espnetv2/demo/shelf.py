@@ -12,7 +12,7 @@ import torch
 
 from espnetv2.demo.machine import Offered
 from espnetv2.predict.predictor import Predictor, load
-from espnetv2.profiling.complexity import Complexity, measure, measure_by_name
+from espnetv2.profiling.complexity import Complexity, measure
 from espnetv2.weights.load import Loaded, load_network
 
 K = TypeVar("K")
@@ -74,14 +74,14 @@ class Ready:
     counted: dict[tuple[int, int], Complexity] = field(default_factory=dict)
 
     def cost(self, size: tuple[int, int]) -> Complexity:
-        """Parameters and multiply-adds at one input size."""
+        """Parameters and multiply-adds at one input size, counted once in the train form.
+
+        By a real pass: one without memory, on torch's meta device, imports a compiler for seconds.
+        """
         if size not in self.counted:
             network = self.choice.network
-            if network.own:
-                bare = load_network(network.place).network.to("meta")
-                self.counted[size] = measure(bare, size, name=network.model)
-            else:
-                self.counted[size] = measure_by_name(network.place, size=size)
+            form = load_network(network.place).network
+            self.counted[size] = measure(form, size, name=network.model)
         return self.counted[size]
 
 
