@@ -37,6 +37,7 @@ class Server:
         temporary: Its folder for temporary files; empty when nothing is going on.
         up: Seconds until the first page was there.
         ready: Seconds until the first network was loaded.
+        processor: Processor seconds that it had used by then.
     """
 
     def __init__(self, place, *words):
@@ -62,6 +63,7 @@ class Server:
             assert time.perf_counter() - start < READY_SECONDS
             time.sleep(0.1)
         self.ready = time.perf_counter() - start
+        self.processor = processor_seconds(self.process.pid)
 
     @property
     def address(self):
@@ -97,6 +99,12 @@ class Server:
         self.process.terminate()
         self.process.wait(timeout=120)
         self.process.stdout.close()
+
+
+def processor_seconds(process):
+    """Of a process and its threads, so far."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def told(headers, content):
