@@ -52,8 +52,8 @@ export function sourceBar(root, limits) {
   root.replaceChildren(make("div", { class: "source" },
     make("label", { class: "button main", text: "Choose a picture" }, file),
     make("button", { type: "button", text: "Camera", onclick: () => takePicture(say) }),
-    make("span", { class: "hint", text: "or paste, or drop one here" }),
-    make("div", { class: "samples", role: "group", "aria-label": "Samples" }, ...samples), name));
+    make("span", { class: "hint", text: "or paste, or drop" }), name,
+    make("div", { class: "samples", role: "group", "aria-label": "Samples" }, ...samples)));
   bars.add(() => {
     say(picture.name);
     samples.forEach((one) => one.setAttribute("aria-pressed", String(one.dataset.sample === picture.sample)));

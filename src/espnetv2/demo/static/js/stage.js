@@ -27,7 +27,8 @@ export class Stage {
 
   async setAnswer(image, answer, layer = answer.mask) {
     const mask = layer ? await fromAddress(layer) : null;
-    Object.assign(this, { image, answer, mask, labels: null, only: null });
+    // another layer than the mask, a difference map, has no classes
+    Object.assign(this, { image, answer, mask, labels: null, only: null, foreign: layer !== answer.mask });
     this.draw();
   }
 
@@ -46,7 +47,7 @@ export class Stage {
     if (this.mask) {
       pen.globalAlpha = this.opacity;
       pen.imageSmoothingEnabled = false;
-      pen.drawImage(this.only === null ? this.mask : this.single(), 0, 0, canvas.width, canvas.height);
+      pen.drawImage(this.layer(), 0, 0, canvas.width, canvas.height);
       pen.globalAlpha = 1;
     }
     if (this.answer?.task === "detection") this.drawBoxes(pen);
@@ -75,7 +76,7 @@ export class Stage {
 
   // Pixels of the mask, and from colours back to classes.
   read() {
-    if (this.labels || !this.mask || !this.answer?.classes.length) return this.labels;
+    if (this.labels || this.foreign || !this.mask || !this.answer?.classes.length) return this.labels;
     const canvas = document.createElement("canvas");
     canvas.width = this.mask.width;
     canvas.height = this.mask.height;
@@ -86,16 +87,21 @@ export class Stage {
     return this.labels;
   }
 
-  // The mask of one class.
-  single() {
-    const labels = this.read();
+  // The mask as it is laid over the picture: all but a background, or one class alone.
+  layer() {
+    const background = this.answer.classes.findIndex((one) => one.name === "background");
+    const whole = this.foreign || (this.only === null && background < 0);
+    const labels = whole ? null : this.read();
     if (!labels) return this.mask;
+    if (labels.drawn === this.only) return labels.canvas;
     const copy = new ImageData(new Uint8ClampedArray(labels.data.data), labels.canvas.width);
-    const wanted = parseInt(this.answer.classes[this.only].colour.slice(1), 16), pixels = copy.data;
+    const colour = parseInt(this.answer.classes[this.only ?? background].colour.slice(1), 16), pixels = copy.data;
     for (let i = 0; i < pixels.length; i += 4) {
-      if (((pixels[i] << 16) | (pixels[i + 1] << 8) | pixels[i + 2]) !== wanted) pixels[i + 3] = 0;
+      const same = ((pixels[i] << 16) | (pixels[i + 1] << 8) | pixels[i + 2]) === colour;
+      if (same === (this.only === null)) pixels[i + 3] = 0;
     }
     labels.pen.putImageData(copy, 0, 0);
+    labels.drawn = this.only;
     return labels.canvas;
   }
 
