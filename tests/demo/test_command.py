@@ -4,11 +4,13 @@ import importlib
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from espnetv2.cli.demo import demo
-from espnetv2.demo.serve import address, listen
+from espnetv2.demo.serve import address, listen, serve
+from espnetv2.demo.settings import Settings
 from espnetv2.errors import UserError
 
 
@@ -35,20 +37,27 @@ def test_port_in_use_is_one_line():
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("settings", "expected"),
     [
-        (("--runs", "nowhere"), "nowhere: no such folder"),
-        (("--weights", "espnetv2_seg_s0_5.camvit"), "did you mean espnetv2_seg_s0_5.camvid"),
-        (("--weights", "nothing.safetensors"), "no such file"),
-        (("--host", "203.0.113.7"), "--host"),
+        ({"runs": Path("nowhere")}, "nowhere: no such folder"),
+        ({"weights": "espnetv2_seg_s0_5.camvit"}, "did you mean espnetv2_seg_s0_5.camvid"),
+        ({"weights": "nothing.safetensors"}, "no such file"),
+        ({"weights": "eru_lm_7m"}, "unknown weights"),
+        ({"host": "203.0.113.7"}, "with --host"),
     ],
 )
-def test_mistakes_are_one_line(words, expected):
-    done = run("--port", "0", *words)
-    assert done.returncode == 2, done.stderr
-    assert expected in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert done.stdout == ""
+def test_mistakes_are_one_line_before_anything_is_served(settings, expected):
+    said = []
+    with pytest.raises(UserError, match=expected) as caught:
+        serve(Settings(**settings), 0, say=said.append)
+    assert "\n" not in str(caught.value)
+    assert said == []
+
+
+def test_file_that_is_no_network_is_refused(tmp_path):
+    (tmp_path / "bad.safetensors").write_bytes(b"not at all")
+    with pytest.raises(UserError, match="not a weights file"):
+        serve(Settings(weights=str(tmp_path / "bad.safetensors")), 0, say=print)
 
 
 def test_missing_extra_is_one_line(monkeypatch):
