@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 UV := .uv/bin/uv
 NATIVE := $(shell find native -not -path '*/build/*' -type f)
 
-.PHONY: setup litert demo test test-all test-litert lint docs lock counts clean
+.PHONY: setup litert demo test test-all test-litert lint docs lock counts reproduction clean
 
 setup: $(VENV)/.ready $(VENV)/.native
 
@@ -70,6 +70,12 @@ lock: | $(UV)
 # Regenerates the parameter and multiply-add counts that `espnetv2 models` shows.
 counts: setup
 	$(BIN)/python tools/write_counts.py
+
+# Runs every table and figure, with data where DATA has it, and writes docs/reproduction.md; commit the result.
+DATA ?= ../shared/data
+reproduction: setup
+	$(BIN)/espnetv2 reproduce all --data $(DATA) --out build/reproduction
+	$(BIN)/python tools/write_reproduction.py --from build/reproduction
 
 clean:
 	rm -rf $(VENV) .venv-litert .uv build dist

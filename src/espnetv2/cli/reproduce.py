@@ -32,7 +32,9 @@ def reproduce(
     out: Annotated[
         Path | None, typer.Option(help="Folder for JSON, Markdown and figures (PNG, SVG).")
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    threads: Annotated[
+        int, typer.Option(min=1, help="CPU threads; more help only where nothing else runs.")
+    ] = 1,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document instead of tables.")
     ] = False,
@@ -49,10 +51,9 @@ def reproduce(
         return
     wanted = chosen(names)
     sources = _sources(data, wanted, out)
-    if threads is not None:
-        import torch
+    import torch
 
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads)
     documents = []
     for name in wanted:
         report = CATALOG[name].report(sources)
@@ -68,7 +69,9 @@ def reproduce(
     else:
         from espnetv2.reproduce.report import summary
 
-        print(summary(documents))
+        judged = len(sources.judged)
+        fresh = f"; {judged} evaluations ran now" if judged else "; scores of weights are on record"
+        print(f"{summary(documents)}{fresh}")
 
 
 def _sources(data: Path | None, wanted: list[str], out: Path | None) -> Sources:

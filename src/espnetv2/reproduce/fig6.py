@@ -70,5 +70,5 @@ def draw(document: dict[str, Any], arrays: dict[str, Any]) -> Any:
     style.bars(
         right, labels, [m / 1e9 for m in costs.values()], colours=[style.BLUE] * 4, form="{:.2f}"
     )
-    style.panel(right, "ESPNetv2 s = 2.0, billions of multiply-adds, counted", grid="x")
+    style.panel(right, "Billions of multiply-adds, counted", grid="x")
     return drawn

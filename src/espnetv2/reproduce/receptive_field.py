@@ -26,6 +26,8 @@ LIMITS = {56: 13, 28: 11, 14: 9, 7: 7}
 UNITS = {56: None, 28: 9, 14: 7, 7: 5}
 """The same for the units behind it."""
 INPUTS = 4
+WINDOWS = (9, 31, 113, 224, 224)
+"""Sides of what the figure shows of each stage."""
 
 
 def build(sources: Sources) -> Report:
@@ -44,6 +46,7 @@ def build(sources: Sources) -> Report:
                 "extent": round(found.extent, 1),
                 "half": found.concentration,
                 "holes": round(found.gridding, 4),
+                "centre": found.centre,
             }
             arrays[name] = found.gradient.numpy()
             rows += _stage_rows(name, found)
@@ -89,18 +92,18 @@ def stages(*, fusion: bool) -> list[EffectiveField]:
 
 
 def draw(document: dict[str, Any], arrays: dict[str, Any]) -> Any:
-    """Five stages, with fusion above and without below; each map by its own strongest pixel."""
+    """Five stages, without fusion above and with below; each map by its own strongest pixel."""
     drawn = style.figure(11, 4.9)
     grid = drawn.subplots(2, 5)
-    for row, way in zip(grid, ("with", "without"), strict=True):
+    for row, way in zip(grid, ("without", "with"), strict=True):
         for stage, axis in enumerate(row, 1):
             name = f"stage {stage} {way} fusion"
             values, found = arrays[name], document["series"][name]
             strongest = float(values.max())
             style.picture(
                 axis,
-                (values / strongest) ** 0.5,
-                f"stage {stage}",
+                _window(values / strongest, found["centre"], WINDOWS[stage - 1]),
+                f"stage {stage}, {WINDOWS[stage - 1]}x{WINDOWS[stage - 1]} px",
                 caption=f"may see {found['theoretical']:.0f}, sees {found['extent']:.0f} px",
                 top=1,
             )
@@ -113,6 +116,16 @@ def draw(document: dict[str, Any], arrays: dict[str, Any]) -> Any:
         color=style.INK,
     )
     return drawn
+
+
+def _window(values: Any, centre: tuple[int, int], side: int) -> Any:
+    """What the figure shows: a square around the centre, in 32 grades of the square root."""
+    if side < len(values):
+        top, left = (middle - side // 2 for middle in centre)
+        values = values[top : top + side, left : left + side]
+    else:  # pairs of pixels: the page shows no more
+        values = values.reshape(side // 2, 2, side // 2, 2).mean(axis=(1, 3))
+    return (31 * values**0.5).round() / 31
 
 
 def _closed_form(taps: int, rate: int) -> Row:

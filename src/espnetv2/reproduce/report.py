@@ -100,5 +100,7 @@ def _how(row: dict[str, Any], *, link: str, code: bool) -> str:
         return f"needs {name}: `{command}`" if code else f"needs {evidence}"
     path = evidence.partition("#")[0]
     if code and path.endswith(".json"):
-        return f"{how} ([{path}]({link}{path}))"
+        command = evidence.partition("#espnetv2 ")[2]
+        behind = f": `espnetv2 {command}`" if command else ""
+        return f"{how} ([{path}]({link}{path})){behind}"
     return f"{how} (`{evidence}`)" if code else f"{how} ({evidence})"

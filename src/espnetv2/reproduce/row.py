@@ -76,7 +76,7 @@ class Row:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, the computed ones too."""
-        ours = round(self.ours, 6) if isinstance(self.ours, float) else self.ours
+        ours = round(self.ours, 9) if isinstance(self.ours, float) else self.ours
         document: dict[str, Any] = {
             "what": self.what,
             "paper": self.paper,
@@ -122,8 +122,11 @@ def parse(text: str) -> Printed | None:
 
 
 def _compare(printed: Printed, values: tuple[tuple[str, float], ...]) -> str:
-    """Equal under one of the ways of counting, rounded or cut (D95), or the difference."""
-    for cut in (False, True):
+    """Equal under one of the ways of counting, rounded or cut (D95), or the difference.
+
+    Only counts may be cut: of a score, the last digit is a hundredth that is missing.
+    """
+    for cut in (False, True) if printed.unit else (False,):
         for way, value in values:
             if printed.matches(value, cut=cut):
                 return ", ".join(filter(None, ("equal", way, "cut" if cut else "")))

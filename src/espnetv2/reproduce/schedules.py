@@ -51,7 +51,7 @@ def build_fig4(sources: Sources) -> Report:
         rows.append(
             Row(
                 f"highest rate from epoch {epoch} on",
-                f"{MAXIMUM / 2**count:g}",
+                str(MAXIMUM / 2**count),
                 paper.at(epoch, EPOCHS),
                 "counted",
                 RECIPES,
@@ -120,6 +120,7 @@ def draw_fig4(document: dict[str, Any], arrays: dict[str, Any]) -> Any:
         axis.plot(series["code"][:stop], "o-", color=style.BLUE, label="official code", **form)
     style.panel(left, "Three cycles", x="epoch", y="learning rate")
     left.set_ylim(0, 0.56)
+    left.set_xticks(range(0, 17, 2))
     style.legend(left, loc="lower left", ncols=2, borderaxespad=0.1)
     style.panel(right, f"All {EPOCHS} epochs", x="epoch")
     right.set_yscale("log")

@@ -53,12 +53,14 @@ class Sources:
         project: Folder with results/ and benchmarks/results/; None outside a clone.
         say: Told what takes long.
         judged: Evaluations of this run, by command.
+        failed: Those that could not be run.
     """
 
     data: Path | None = None
     project: Path | None = None
     say: Callable[[str], None] = lambda line: None
     judged: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)
 
     def recorded(self, evidence: str) -> Any:
         """The value at `FILE#key/key` of a committed file; None where the file is not at hand."""
@@ -71,21 +73,29 @@ class Sources:
         return document
 
     def scored(self, evaluation: Evaluation) -> dict[str, Any] | None:
-        """Metrics by protocol: judged now where the data are at hand, else as recorded.
+        """Metrics by protocol: judged now where data and weights are at hand, else as recorded.
 
         Returns:
             {"metrics": {protocol: {...}}, "per_class": {protocol: {...}}, "pictures": n}, or None
-            where neither data nor a record is at hand.
+            where there is no record either.
         """
         command = evaluation.command
-        if command not in self.judged:
-            if self.data is not None and (self.data / evaluation.folder).is_dir():
-                self.say(f"judging {evaluation.weights} on {evaluation.folder}")
-                self.judged[command] = _judge(evaluation, self.data)
-            else:
-                record = self.recorded(EVALUATIONS)
-                return None if record is None else record.get(command)
-        return self.judged[command]
+        if command not in self.judged and command not in self.failed:
+            self._try(evaluation)
+        if command in self.judged:
+            return self.judged[command]
+        record = self.recorded(EVALUATIONS)
+        return None if record is None else record.get(command)
+
+    def _try(self, evaluation: Evaluation) -> None:
+        if self.data is None or not (self.data / evaluation.folder).is_dir():
+            return
+        self.say(f"judging {evaluation.weights} on {evaluation.folder}")
+        try:
+            self.judged[evaluation.command] = _judge(evaluation, self.data)
+        except UserError as error:  # no weights, or a folder that is not the data set
+            self.failed.add(evaluation.command)
+            self.say(str(error))
 
     def committed(self, row: Row) -> Row:
         """The row with the value that its evidence holds: of a run, or of a measurement."""
@@ -112,10 +122,7 @@ class Sources:
             metric: Such as "mean_iou".
             data: What the data set is called, for the reader who lacks it.
         """
-        try:
-            found = self.scored(evaluation)
-        except UserError as error:
-            return needs(what, printed, data, evaluation.command, note=_joined(note, str(error)))
+        found = self.scored(evaluation)
         if found is None:
             return needs(what, printed, data, evaluation.command, note=note)
         if evaluation.whole:
@@ -125,7 +132,7 @@ class Sources:
             printed,
             found["metrics"][protocol or evaluation.protocols[0]][metric],
             how,
-            evaluation.command if evaluation.command in self.judged else EVALUATIONS,
+            f"{EVALUATIONS}#{evaluation.command}",
             note=note,
             comparable=not evaluation.whole,
         )

@@ -70,6 +70,8 @@ def bars(
     axis.set_yticks(places, names)
     axis.invert_yaxis()
     axis.margins(x=0.16)
+    axis.locator_params(axis="x", nbins=4)
+    axis.xaxis.set_major_formatter("{x:,g}")
 
 
 def legend(axis: Any, **options: Any) -> None:

@@ -92,7 +92,7 @@ def draw(document: dict[str, Any], arrays: dict[str, Any]) -> Any:
     axis.plot(epochs, curve, "o-", color=style.BLUE, lw=1.8, label="ERU 7 M here, validation")
     axis.plot([len(curve)], [series["test"]], "D", color=style.BLUE, label="the same, test")
     for index, (name, value) in enumerate(series["paper"].items()):
-        if name.startswith(("ERU", "QRNN", "AWD")):
+        if name.startswith(("ERU", "AWD")):
             colour = style.ORANGE if name.startswith("ERU") else style.GREY
             axis.axhline(float(value), color=colour, lw=1.1, ls="--" if index % 2 else "-")
             axis.annotate(
