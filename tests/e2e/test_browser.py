@@ -148,6 +148,10 @@ def test_classes_and_boxes_are_shown(page):
     page.driver.find_element(By.CSS_SELECTOR, "#try-choice [data-task=detection]").click()
     page.until(lambda: page.looks() == 3)
     assert "box" in page.one("try-found").text
+    assert page.driver.find_elements(By.CSS_SELECTOR, "#try-found li") != []
+    plain = page.colours("#try-stage canvas")
+    page.slide("try-opacity", 0)
+    assert page.colours("#try-stage canvas") != plain  # the boxes fade with the slider
 
 
 def test_refusals_are_shown_and_script_in_a_file_name_stays_text(page, tmp_path):
