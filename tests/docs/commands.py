@@ -12,7 +12,7 @@ PAGES = [
     *sorted(path for path in (ROOT / "docs").rglob("*.md")),
 ]
 PROGRAMS = (
-    "espnetv2|torchrun|make|python3?|pip|cmake|ctest|trtexec|tensorboard|sudo|docker|npm|uv"
+    "espnetv2|torchrun|make|python3?|pip|cmake|ctest|trtexec|tensorboard|sudo|docker|npm|uv|curl"
     r"|\.venv[\w-]*/bin/\w+|build/[\w-]+"
 )
 START = re.compile(rf"((?:\w+=\S+ )*)({PROGRAMS})(?: (?=\S)|$)")

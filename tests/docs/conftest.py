@@ -1,5 +1,6 @@
 """A desk with everything that the pages name: real pictures, own data, trees in their layouts."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -52,6 +53,21 @@ def texts(root, data):
         (root / f"{split}.txt").write_text("\n".join(lines) + "\n")
 
 
+def coco(root, data):
+    """Real pictures and boxes; the outlines that the excerpt lacks are those of the boxes."""
+    source = data / "coco256"
+    (root / "annotations").mkdir(parents=True)
+    (root / "images").symlink_to(source / "images")
+    for split in ("train2017", "val2017"):
+        name = f"annotations/instances_{split}.json"
+        content = json.loads((source / name).read_text(encoding="utf-8"))
+        for one in content["annotations"]:
+            x, y, wide, tall = one["bbox"]
+            corners = [x, y, x + wide, y, x + wide, y + tall, x, y + tall]
+            one |= {"segmentation": [corners], "iscrowd": 0}
+        (root / name).write_text(json.dumps(content), encoding="utf-8")
+
+
 def voc(root, data):
     """VOC's tree with SBD's masks beside its own, of ten real photographs."""
     source = data / "voc2012_seg" / "fullres10"
@@ -73,6 +89,7 @@ def own(shared, tmp_path_factory):
         ("TAGS", tags),
         ("SCENES", scenes),
         ("TEXTS", texts),
+        ("COCO", coco),
         ("VOC", voc),
     ):
         make(root / name, data)
@@ -80,7 +97,6 @@ def own(shared, tmp_path_factory):
         "SRC": str(root / "FLOWERS"),
         "CELLS": str(data / "bccd"),
         "CAMVID": str(data / "camvid"),
-        "COCO": str(data / "coco256"),
         "CITYSCAPES": str(data / "cityscapes"),
         "FOLDER": str(data / "camvid"),
     }
@@ -101,7 +117,7 @@ def furnish(place: Path, shared: Path) -> None:
     for name in ("street.jpg", "cat.jpg", "holiday/one.jpg"):
         shutil.copy(cat, place / name)
     Image.open(cat).resize((1500, 1200)).save(place / "slide.png")
-    for name in ("examples", "benchmarks", "tools", "results"):
+    for name in ("examples", "benchmarks", "tools"):
         (place / name).symlink_to(ROOT / name)
     shutil.copy(shared / "data" / "video" / "road_1280x720.mp4", place / "clip.mp4")
     official = shared / "weights" / "espnet" / "encoder" / "espnet_p_2_q_3.pth"

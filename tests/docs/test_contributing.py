@@ -79,6 +79,7 @@ def test_the_page_has_what_is_done_here():
     ]
 
 
+@pytest.mark.slow
 def test_a_new_network_is_counted_and_is_trained(copy, tmp_path):
     assert "Conv2d" in run(copy, "info", "tiny")
     data = tiny_sets.imagefolder(tmp_path / "data")
@@ -90,6 +91,7 @@ def test_a_new_network_is_counted_and_is_trained(copy, tmp_path):
     assert "cat" in said
 
 
+@pytest.mark.slow
 def test_a_new_data_set_is_checked_trained_on_and_judged(copy, tmp_path):
     data = tiny_sets.masks(tmp_path / "data", images="air", labels="crops", values=(0, 1, 2, 255))
     settings = ("data.format=fields", "data.size=[32, 32]", "epochs=1", "data.workers=0")

@@ -1,5 +1,6 @@
 """Every command and every piece of Python in the README and in docs/ runs, or says why not here."""
 
+import itertools
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import urllib.request
 import pytest
 
 from docs.commands import PAGES, ROOT, commands_of, python_of, shown
+from espnetv2.training.recipe import load_recipe
 
 # Pages whose commands follow one another: what one writes, the next one reads.
 PATHS = [
@@ -35,6 +37,7 @@ ELSEWHERE = {
     r"espnetv2 train RECIPE .*\[--out RUN\]": "the form of the command; its options are checked",
     r"python -c \"from PIL": "tests/deploy/test_examples_onnx.py",
     r"espnetv2 data (check|weights)$": "tests/cli/test_data.py",
+    r"curl -F file=@": "tests/demo/test_answers.py",
 }
 """Commands that no test of this file runs -> the file that runs the same."""
 
@@ -62,11 +65,16 @@ def elsewhere(command):
     return next((why for pattern, why in rows if re.match(pattern, command.line)), None)
 
 
+def is_run(command):
+    """All of a block that is bash or says nothing; "text" is for what only has to be seen."""
+    return command.where in ("bash", "plain") and elsewhere(command) is None
+
+
 def single():
     seen, found = set(), []
     for page in PAGES:
         for command in [] if page in PATHS else commands_of(page):
-            if command.where == "bash" and command.line not in seen and not elsewhere(command):
+            if is_run(command) and command.line not in seen:
                 seen.add(command.line)
                 found.append(pytest.param(command, id=command.name, marks=marked(command)))
     return found
@@ -178,7 +186,7 @@ def test_command_runs(command, desk, own, shared):
 def test_path_runs(page, desk, own, shared):
     """A page's commands, one after the other, in one folder."""
     for command in commands_of(page):
-        if command.where == "bash" and not elsewhere(command):
+        if is_run(command):
             run(command, desk, own, shared)
 
 
@@ -200,9 +208,12 @@ def test_command_is_run_or_accounted_for(command):
     why = elsewhere(command)
     if why is not None:
         assert " " in why or (ROOT / why).is_file()
-    elif command.where != "bash":  # within a sentence: the same command with all its words is run
+    elif not is_run(command):  # within a sentence: its options, and its recipe, exist
         assert command.where == "text", f"{command.page}: nothing runs {command.line}"
         assert command.line.startswith("espnetv2 "), f"{command.page}: nothing runs {command.line}"
+        if len(command.words) > 2 and command.words[1] == "train" and command.words[2].islower():
+            changes = [b for a, b in itertools.pairwise(command.words) if a == "--set"]
+            load_recipe(command.words[2], changes=changes)
     else:
         assert re.match(r"(TORCH\w+=\d )?(espnetv2|torchrun|python examples/)", command.line)
 

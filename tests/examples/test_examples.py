@@ -1,4 +1,4 @@
-"""Every example runs as its own process, on real or generated data; the notebook runs cell by cell."""
+"""Every example runs as its own process, on real or generated data; so does the notebook."""
 
 import csv
 import os
@@ -74,6 +74,7 @@ def test_classify_folder(tmp_path):
         assert row["label"] != row["second"]
 
 
+@pytest.mark.slow
 def test_finetune_segmenter(tmp_path):
     data = tiny_sets.masks(tmp_path / "scenes", count=8)
     said = run("finetune_segmenter", data, "--epochs", 1, "--size", 64, cwd=tmp_path)
@@ -109,6 +110,7 @@ def clip(tmp_path):
     return tmp_path / "clip.mp4"
 
 
+@pytest.mark.slow
 def test_train_classifier(tmp_path):
     data = tiny_sets.imagefolder(tmp_path / "data", each=4)
     said = run("train_classifier", data, "--epochs", 2, "--size", 32, cwd=tmp_path)
@@ -117,6 +119,7 @@ def test_train_classifier(tmp_path):
     assert float(found[1][1]) != float(found[0][1])
 
 
+@pytest.mark.slow
 def test_compare_engines(tmp_path):
     pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
     pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
