@@ -77,11 +77,11 @@ def test_every_other_committed_file_is_what_the_command_gives(reports, name):
     document = json.loads((ROOT / f"results/reproduce_{name}.json").read_text(encoding="utf-8"))
     for left, right in zip(fresh["rows"], document["rows"], strict=True):
         assert left["what"] == right["what"]
+        assert left["how"] == right["how"]
         if isinstance(left["ours"], float):  # gradients of random networks, other machines
             assert left["ours"] == pytest.approx(right["ours"], rel=0.1)
         else:
-            assert left["how"] == right["how"]
-            assert left["ours"] == pytest.approx(right["ours"], rel=0.1)
+            assert left["ours"] == right["ours"]
 
 
 def test_every_trained_or_measured_value_stands_in_the_file_that_it_links():
