@@ -64,7 +64,8 @@ espnetv2_model* load(espnetv2::ModelFile file) {
 const char* espnetv2_version(void) { return "0.1.0"; }
 
 const char* espnetv2_instruction_set(void) {
-  return guarded(nullptr, 0, [] { return espnetv2::best_kernels(false).name; });
+  return guarded(nullptr, 0,
+                 [] { return espnetv2::best_kernels(espnetv2::Precision::floats).name; });
 }
 
 const char* espnetv2_instruction_set_of(const espnetv2_model* model) {
@@ -193,7 +194,8 @@ int espnetv2_paint(const espnetv2_model* model, const uint8_t* classes, size_t c
 }
 
 double espnetv2_peak(double seconds) {
-  return guarded(nullptr, 0, [&] { return espnetv2::best_kernels(false).peak(seconds); });
+  return guarded(nullptr, 0,
+                 [&] { return espnetv2::best_kernels(espnetv2::Precision::floats).peak(seconds); });
 }
 
 int espnetv2_profile(espnetv2_context* context, const float* image, const char** names,

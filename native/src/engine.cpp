@@ -17,9 +17,10 @@ constexpr Index kMostResult = Index{1} << 31;  // bytes of one output
 const Kernels& kernels_for(const ModelFile& file) {
   const auto found = file.all_metadata().find("precision");
   const std::string precision = found == file.all_metadata().end() ? "fp32" : found->second;
-  require(precision == "fp32" || precision == "bf16",
+  require(precision == "fp32" || precision == "bf16" || precision == "int8",
           "the file is of precision '" + precision + "', which this engine does not have");
-  return best_kernels(precision == "bf16");
+  if (precision == "int8") return best_kernels(Precision::bytes);
+  return best_kernels(precision == "bf16" ? Precision::halves : Precision::floats);
 }
 
 }  // namespace

@@ -31,13 +31,15 @@ bool feature(unsigned subleaf, int which, int bit) {
   return registers[which] >> bit & 1;
 }
 
+bool has_avx512_vnni() { return has_avx512() && feature(0, 2, 11); }
+
 bool has_avx512_bf16() { return has_avx512() && feature(1, 0, 5); }
 
 // The system gives a process the room for tiles on demand; processes that it starts inherit that.
 bool has_amx() {
 #if defined(__linux__)
   constexpr long kRequest = 0x1023, kTileData = 18;
-  return feature(0, 3, 22) && feature(0, 3, 24) &&
+  return feature(0, 3, 22) && feature(0, 3, 24) && feature(0, 3, 25) &&
          syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
 #else
   return false;
@@ -47,13 +49,18 @@ bool has_amx() {
 }  // namespace
 #endif
 
-std::vector<const Kernels*> usable_kernels(bool half) {
+std::vector<const Kernels*> usable_kernels(Precision precision) {
   std::vector<const Kernels*> found;
+  const bool half = precision == Precision::halves;
 #if defined(ESPNETV2_X86)
   __builtin_cpu_init();
-  const bool wide = half ? has_avx512_bf16() : has_avx512();
-  if (wide && half && has_amx()) found.push_back(amx_kernels());
-  if (wide) found.push_back(half ? avx512_half_kernels() : avx512_kernels());
+  const bool bytes = precision == Precision::bytes;
+  if (precision != Precision::floats && has_avx512_bf16() && has_amx()) {
+    found.push_back(amx_kernels());
+  }
+  if (half && has_avx512_bf16()) found.push_back(avx512_half_kernels());
+  if (bytes && has_avx512_vnni()) found.push_back(avx512_bytes_kernels());
+  if (!half && has_avx512()) found.push_back(avx512_kernels());
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
     found.push_back(half ? avx2_half_kernels() : avx2_kernels());
   }
@@ -64,8 +71,8 @@ std::vector<const Kernels*> usable_kernels(bool half) {
   return found;
 }
 
-const Kernels& best_kernels(bool half) {
-  const std::vector<const Kernels*> usable = usable_kernels(half);
+const Kernels& best_kernels(Precision precision) {
+  const std::vector<const Kernels*> usable = usable_kernels(precision);
   const char* wanted = std::getenv("ESPNETV2_NATIVE_ISA");
   if (!wanted || !*wanted) return *usable.front();
   std::string names;
@@ -73,8 +80,9 @@ const Kernels& best_kernels(bool half) {
     if (std::string(wanted) == kernels->name) return *kernels;
     names += (names.empty() ? "" : ", ") + std::string(kernels->name);
   }
+  constexpr const char* kFor[] = {"", " for bf16", " for int8"};
   throw Error("ESPNETV2_NATIVE_ISA is '" + std::string(wanted) + "'; this processor has " + names +
-              (half ? " for bf16" : ""));
+              kFor[static_cast<size_t>(precision)]);
 }
 
 }  // namespace espnetv2

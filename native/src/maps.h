@@ -69,6 +69,12 @@ class Maps {
     return {arena(start) + own * s.value, s.row, s.block, s.value};
   }
 
+  // Room for rows that are rounded to bytes.
+  uint8_t* bytes() const {
+    const Index own = plan.arena + plan.band * thread + plan.bytes_room;
+    return reinterpret_cast<uint8_t*>(arena(own));
+  }
+
   // Floats that this thread may use while nothing else in its band is needed.
   float* scratch() const {
     return reinterpret_cast<float*>(arena(plan.arena + plan.band * thread));

@@ -73,16 +73,15 @@ void ModelFile::parse() {
   const size_t start = kLength + static_cast<size_t>(header);
   const size_t room = size_ - start;
   require(start % sizeof(float) == 0, "the arrays are not aligned; export again");
-  std::vector<Array*> halves;
+  std::vector<std::pair<Array*, size_t>> narrow;
   for (const auto& [name, value] : document.object()) {
     if (name == "__metadata__") {
       for (const auto& [key, text] : value.object()) metadata_[key] = text.text();
       continue;
     }
     const std::string& type = value.at("dtype").text();
-    const bool half = type == "BF16";
-    require(half || type == "F32", "array '" + name + "' is neither of float32 nor of bfloat16");
-    const size_t own = half ? sizeof(uint16_t) : sizeof(float);
+    const size_t own = type == "F32" ? 4 : type == "BF16" ? 2 : type == "I8" ? 1 : 0;
+    require(own > 0, "array '" + name + "' is neither of float32, bfloat16 nor int8");
     Array array;
     uint64_t count = 1;
     for (const Json& side : value.at("shape").list()) {
@@ -98,27 +97,27 @@ void ModelFile::parse() {
             "truncated or damaged: array '" + name + "' does not lie inside the file");
     array.data = reinterpret_cast<const float*>(bytes + start + from);
     arrays_[name] = array;
-    if (half) halves.push_back(&arrays_[name]);
+    if (own < sizeof(float)) narrow.emplace_back(&arrays_[name], own);
   }
-  widen(halves);
+  widen(narrow);
 }
 
-// Replaces bfloat16s.
-void ModelFile::widen(const std::vector<Array*>& halves) {
+// Replaces bfloat16s and bytes.
+void ModelFile::widen(const std::vector<std::pair<Array*, size_t>>& narrow) {
   size_t total = 0;
-  for (const Array* array : halves) {
+  for (const auto& [array, bytes] : narrow) {
     total += static_cast<size_t>(array->size());
     require(total <= kLargestFile / sizeof(float), "the arrays are too large together");
   }
   widened_ = std::make_shared<Floats>(total);
   float* to = widened_->data();
-  for (Array* array : halves) {
+  for (const auto& [array, bytes] : narrow) {
     const char* from = reinterpret_cast<const char*>(array->data);
     array->data = to;
-    for (int64_t i = 0; i < array->size(); ++i, from += sizeof(uint16_t)) {
+    for (int64_t i = 0; i < array->size(); ++i, from += bytes) {
       uint16_t half = 0;
-      std::memcpy(&half, from, sizeof half);
-      *to++ = float_of(half);
+      if (bytes == sizeof half) std::memcpy(&half, from, sizeof half);
+      *to++ = bytes == 1 ? static_cast<float>(static_cast<signed char>(*from)) : float_of(half);
     }
   }
 }

@@ -5,13 +5,14 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "memory.h"
 
 namespace espnetv2 {
 
-// Numbers of the file, which holds them as float32 or bfloat16, as float32.
+// Numbers of the file, which holds them as float32, bfloat16 or int8, as float32.
 struct Array {
   std::vector<int64_t> shape;
   const float* data = nullptr;
@@ -42,10 +43,10 @@ class ModelFile {
  private:
   ModelFile() = default;
   void parse();
-  void widen(const std::vector<Array*>& halves);
+  void widen(const std::vector<std::pair<Array*, size_t>>& narrow);
 
   std::shared_ptr<const char> bytes_;
-  std::shared_ptr<Floats> widened_;  // what the file holds as bfloat16
+  std::shared_ptr<Floats> widened_;  // what the file holds in fewer bytes
   size_t size_ = 0;
   std::map<std::string, Array> arrays_;
   std::map<std::string, std::string> metadata_;

@@ -40,6 +40,7 @@ class Planner {
     assign_arena();
     plan_detections();
     finish_operations();
+    make_room_for_bytes();
     require(plan_.arena + plan_.band * threads_ < kLargest,
             "the picture or the batch is too large");
     return std::move(plan_);
@@ -210,6 +211,23 @@ class Planner {
       plan_.band = std::max(plan_.band, aligned(plan_.values_of(plan.scratch())));
       require(plan_.arena < kLargest, "the picture or the batch is too large");
     }
+  }
+
+  // Rows that are rounded to bytes lie behind all of a thread's maps.
+  void make_room_for_bytes() {
+    Index most = 0;
+    for (const Group& group : plan_.groups) {
+      for (const Operation& operation : group.operations) {
+        if (operation.kind != Operation::Kind::step || operation.packed->empty()) continue;
+        if (!operation.packed->at(0).bytes) continue;
+        const Storage& out = storage(operation.out);
+        const Index width = operation.merged ? out.width * out.height : out.width;
+        const Index step = bytes_step(operation), row = width * step;
+        most = std::max(most, std::max(row, kByteRoom) + kSparePixels * step);
+      }
+    }
+    plan_.bytes_room = plan_.band;
+    plan_.band += aligned(most / plan_.value);
   }
 
   // ---- numbers that depend on the size ------------------------------------------------------

@@ -97,6 +97,7 @@ struct Plan {
   std::vector<DetectionPlan> detections;  // of each output; empty where it gives no boxes
   Index arena = 0;                        // values that all threads share
   Index band = 0;                         // values that each thread has
+  Index bytes_room = 0;                   // where in those its rounded rows begin
   int value = 4;                          // bytes of those
 
   // With room behind the end, because tiles of a fixed width read beyond that of a map.
@@ -116,6 +117,12 @@ struct Network {
   int lanes = 0;
   int value = 4;  // bytes of a map's value
 };
+
+// Bytes of a pixel of an operation whose input is rounded to bytes.
+inline Index bytes_step(const Operation& operation) {
+  const auto channels = static_cast<Index>(operation.packed->at(0).reach.size()) * 16;
+  return (channels + 63) / 64 * 64;
+}
 
 // Raises Error where the picture is too small or too large for the network.
 Plan make_plan(const Network& network, int batch, int height, int width, int threads);

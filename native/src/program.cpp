@@ -189,6 +189,16 @@ class Writer {
     require(shape[0] <= kMost && shape[0] % step.groups == 0 && shape[2] == shape[3] &&
                 shape[2] % 2 == 1 && shape[2] <= 7,
             "a convolution's weights have an odd shape");
+    step.weight_scale = array(value, "weight_scale", {shape[0]});
+    require(!step.weight_scale == !value.has("input_scale"),
+            "a convolution of bytes lacks one of its scales");
+    if (step.weight_scale) {
+      const double scale = value.at("input_scale").number();
+      require(shape[2] == 1 && step.stride == 1 && scale > 1e-30 && scale < 1e30,
+              "a convolution of bytes is larger than 1x1, or its scale is no such number");
+      step.input_scale = static_cast<float>(scale);
+      step.input_zero = static_cast<int>(value.at("input_zero").integer(0, 255));
+    }
     return static_cast<int>(shape[0]);
   }
 

@@ -59,6 +59,12 @@ struct Step {
   std::vector<Branch> branches;
   std::vector<int> picked;  // channels of a gather
   Size size;
+
+  // Of a convolution in bytes: weights are `weight` times this for each output; inputs are rounded
+  // to round(x / input_scale) + input_zero, from 0 to 255.
+  const Array* weight_scale = nullptr;
+  float input_scale = 0;
+  int input_zero = 0;
 };
 
 // How boxes are chosen among the many that a detector gives.

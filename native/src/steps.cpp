@@ -94,6 +94,17 @@ class Steps {
     }
     a.tile = share.part;
     a.tile_end = share.part_end;
+    if (packed.bytes) {
+      a.inverse = 1 / step.input_scale;
+      a.zero = static_cast<float>(step.input_zero);
+      a.factor = floats(packed.factor);
+      a.sources = static_cast<int>(packed.reach.size());
+      a.granules = packed.granules.data();
+      a.bytes = maps_.bytes();
+      a.bytes_step = bytes_step(operation);
+      maps_.kernels.conv_bytes(a);
+      return;
+    }
     multiply(packed, a);
   }
 

@@ -28,7 +28,7 @@ class Inventor {
     }
     return model_file(
         "{\"channels\": 3, \"steps\": [" + steps_ + "], \"outputs\": [" + outputs + "]}",
-        random_.chance(2) ? "bf16" : "fp32", arrays_, data_);
+        random_.pick(std::vector<std::string>{"fp32", "bf16", "int8"}), arrays_, data_);
   }
 
  private:
@@ -58,7 +58,7 @@ class Inventor {
     return fits.empty() ? nullptr : random_.pick(fits);
   }
 
-  std::string array(const std::vector<int>& shape) {
+  std::string array(const std::vector<int>& shape, bool bytes = false) {
     const std::string name = "a" + std::to_string(arrays_made_++);
     std::string sides;
     size_t count = 1;
@@ -66,16 +66,21 @@ class Inventor {
       sides += (sides.empty() ? "" : ",") + std::to_string(side);
       count *= static_cast<size_t>(side);
     }
+    while (!bytes && data_.size() % sizeof(float)) data_.push_back(0);
     const size_t from = data_.size();
     for (size_t i = 0; i < count; ++i) {
+      if (bytes) {
+        data_.push_back(static_cast<char>(random_.below(256)));
+        continue;
+      }
       const float value = (static_cast<float>(random_.below(2001)) - 1000) / 1500;
       char bytes[sizeof value];
       std::memcpy(bytes, &value, sizeof value);
       data_.append(bytes, sizeof value);
     }
-    arrays_ += "," + text(name) + ":{\"dtype\":\"F32\",\"shape\":[" + sides +
-               "],\"data_offsets\":[" + std::to_string(from) + "," + std::to_string(data_.size()) +
-               "]}";
+    arrays_ += "," + text(name) + ":{\"dtype\":\"" + (bytes ? "I8" : "F32") + "\",\"shape\":[" +
+               sides + "],\"data_offsets\":[" + std::to_string(from) + "," +
+               std::to_string(data_.size()) + "]}";
     return text(name);
   }
 
@@ -150,7 +155,12 @@ class Inventor {
       options += std::string(random_.chance(4) ? ", \"lanes_of\": " : ", \"residual\": ") +
                  text(residual->name);
     }
-    options += ", \"weight\": " + array({made.channels, x.channels / groups, side, side});
+    const bool bytes = side == 1 && stride == 1 && random_.chance(2);
+    if (bytes) {
+      options += ", \"weight_scale\": " + array({made.channels}) + ", \"input_scale\": 0.02" +
+                 number("input_zero", static_cast<int>(random_.below(256)));
+    }
+    options += ", \"weight\": " + array({made.channels, x.channels / groups, side, side}, bytes);
     if (random_.chance(2)) options += ", \"bias\": " + array({made.channels});
     finish("conv", {x.name}, made.channels, made.shrunk, options);
   }

@@ -1,5 +1,6 @@
 """Model files for the programs of `native/tests`."""
 
+import numpy as np
 import pytest
 
 from deploy.lively import lively
@@ -11,7 +12,7 @@ from espnetv2.models.catalog import entry
 SMALL = {"espnetv2_s0_5": {"num_classes": 5}}
 CLASS_MAPS = ("espnetv2_seg_s0_5",)
 HALF = "espnetv2_s0_5"
-"""Also as a file that computes in bfloat16, by the name `half`."""
+"""Also as files that compute in bfloat16 and int8, by the names `half` and `bytes`."""
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +34,11 @@ def files(networks, tmp_path_factory):
             folded = with_decoding(folded, task="segmentation", size=None)
         found[name] = folder / f"{name}.espnetv2"
         found[name].write_bytes(content_of(folded, notes={"model": name}))
-    half = content_of(fold(networks[HALF]), precision="bf16", notes={"model": HALF})
-    found["half"] = folder / "half.espnetv2"
-    found["half"].write_bytes(half)
+    seen = [np.random.default_rng(0).normal(size=(1, 3, 64, 96)).astype("float32")]
+    for name, precision in [("half", "bf16"), ("bytes", "int8")]:
+        content = content_of(
+            fold(networks[HALF]), precision=precision, notes={"model": HALF}, calibration=seen
+        )
+        found[name] = folder / f"{name}.espnetv2"
+        found[name].write_bytes(content)
     return found

@@ -39,4 +39,4 @@ def test_contexts_on_many_threads_race_for_nothing(files):
     said = done(
         folder / "contexts", *files.values(), env=os.environ | {"TSAN_OPTIONS": "halt_on_error=1"}
     )
-    assert "6 models, 72 contexts, 0 unlike" in said
+    assert "7 models, 84 contexts, 0 unlike" in said

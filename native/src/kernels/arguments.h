@@ -41,7 +41,18 @@ struct ConvArgs {
   const float* fall;
   int width;
   int row, row_end, tile, tile_end;
+
+  // Where bytes are multiplied: x becomes round(x * inverse + zero), from 0 to 255.
+  float inverse, zero;
+  const float* factor;      // of each output lane, from sums to floats
+  int sources;              // blocks of input channels, which `offsets` reach
+  const int32_t* granules;  // of the tiles' entries: where their inputs lie in a pixel's bytes
+  uint8_t* bytes;           // room for rows of them, and for kSparePixels more
+  Index bytes_step;         // of a pixel: a multiple of the granule
 };
+
+constexpr Index kByteRoom = Index{1} << 15;  // bytes of the rows that are rounded at a time
+constexpr int kSparePixels = 32;
 
 // Depth-wise convolutions of one map: the branches of a unit, whose sums run on, or a plain one,
 // a pool, or a sum over several maps that lie side by side.
@@ -169,6 +180,9 @@ struct Kernels {
   // [depth][blocks][8 pairs of input channels][16 lanes][2]. Null where the processor has nothing
   // that multiplies so.
   void (*conv_blocks)(const ConvArgs&);
+  // A 1x1 convolution of bytes: weights are [depth][blocks][quads of input channels][16 lanes][4],
+  // where an entry is a granule of input channels. Null as above.
+  void (*conv_bytes)(const ConvArgs&);
   void (*pyramid)(const PyramidArgs&);
   void (*resize)(const ResizeArgs&);
   void (*shrink)(const ShrinkArgs&);
@@ -178,12 +192,15 @@ struct Kernels {
   void (*planes)(const PlanesArgs&);
   void (*take)(const float* from, void* to, Index count);  // the image's values
   double (*peak)(double seconds);  // multiply-adds a second of one thread, registers only
+  int granule;                     // of `conv_bytes`
 };
 
 const Kernels* plain_kernels();
 const Kernels* avx2_kernels();
 const Kernels* avx512_kernels();
 const Kernels* neon_kernels();
+
+const Kernels* avx512_bytes_kernels();
 
 // Those whose maps are bfloat16.
 const Kernels* plain_half_kernels();

@@ -86,10 +86,10 @@ struct Pyramids<In, kStep, std::integer_sequence<int, kBefore...>> {
 template <class In>
 INLINE const PyramidFunction* pyramids_for(Index step) {
   if constexpr (sizeof(In) == sizeof(float)) {  // what reads halves is no unit's pyramid, and rare
-    if (step == kLanes) return Pyramids<In, kLanes>::of_width;
-    if (step == 2 * kLanes) return Pyramids<In, 2 * kLanes>::of_width;
+    return step == kLanes ? Pyramids<In, kLanes>::of_width : Pyramids<In, 2 * kLanes>::of_width;
+  } else {
+    return Pyramids<In, 0>::of_width;
   }
-  return Pyramids<In, 0>::of_width;
 }
 
 template <class In>

@@ -7,6 +7,9 @@
 #include "kernels/planes.h"
 #include "kernels/pyramid.h"
 #include "kernels/tile.h"
+#if defined(AMX)
+#include "kernels/bytes.h"
+#endif
 
 namespace espnetv2 {
 namespace {
@@ -39,8 +42,16 @@ double peak(double seconds) {
   return best;
 }
 
-const Kernels kTable = {NAME,   kLanes, sizeof(Value), conv,   kConvBlocks, pyramid, resize,
-                        shrink, window, combine,       gather, planes,      take,    peak};
+#if defined(AMX)
+constexpr auto kConvBytes = conv_bytes;
+#else
+constexpr void (*kConvBytes)(const ConvArgs&) = nullptr;
+constexpr Index kGranule = 0;
+#endif
+
+const Kernels kTable = {NAME,    kLanes, sizeof(Value), conv,    kConvBlocks, kConvBytes,
+                        pyramid, resize, shrink,        window,  combine,     gather,
+                        planes,  take,   peak,          kGranule};
 
 }  // namespace
 

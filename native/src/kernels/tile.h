@@ -55,14 +55,14 @@ INLINE void begin(const Spot& s, Vector (&sum)[kPixels][kBlocks]) {
   }
 }
 
-#if defined(HALF)
+#if defined(HALF) || defined(BYTES)
 
 INLINE void put(const Spot& s, Index place, Vector v) {
   if (!s.wide) return store(map(s.out) + place, v);
   store(static_cast<float*>(s.out) + place, v);
 }
 
-// The same for all widths: rounding takes much code.
+// The same for all widths, since rounding takes much code.
 __attribute__((noinline)) void finish_block(const Spot& s, int b, const Vector* sum, int pixels) {
   const Vector rise = s.rise ? load(s.rise + b * kLanes) : all(1.0f);
   const Vector fall = s.rise ? load(s.fall + b * kLanes) : all(1.0f);
@@ -74,6 +74,7 @@ __attribute__((noinline)) void finish_block(const Spot& s, int b, const Vector* 
   }
 }
 
+#if defined(HALF)
 template <int kPixels, int kBlocks>
 INLINE void finish(const Spot& s, Vector (&sum)[kPixels][kBlocks]) {
   UNROLL for (int b = 0; b < kBlocks; ++b) {
@@ -82,6 +83,7 @@ INLINE void finish(const Spot& s, Vector (&sum)[kPixels][kBlocks]) {
     finish_block(s, b, own, kPixels);
   }
 }
+#endif
 
 #else
 
@@ -185,7 +187,9 @@ INLINE void conv_by(const ConvArgs& a, const TileFunction* single, const TileFun
   }
 }
 
+#if !defined(BYTES)
 void conv(const ConvArgs& a) { conv_by(a, tiles_for<1>(a.x_step), tiles_for<2>(a.x_step)); }
+#endif
 
 }  // namespace
 }  // namespace espnetv2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import espnetv2_native
 import numpy as np
@@ -18,7 +19,7 @@ _KEPT = 4
 
 
 class NativeEngine(Engine):
-    """Computes in float32 or bfloat16 on the best instruction set of the processor.
+    """Computes in float32, bfloat16 or int8 on the best instruction set of the processor.
 
     Every size of input has memory of its own, which is planned when the size is first seen.
 
@@ -40,14 +41,27 @@ class NativeEngine(Engine):
             raise UserError(f"{error}; export again") from error
 
     @classmethod
-    def of(cls, network: nn.Module, *, precision: str = "fp32", threads: int) -> NativeEngine:
+    def of(
+        cls,
+        network: nn.Module,
+        *,
+        precision: str = "fp32",
+        threads: int,
+        calibration: Sequence[np.ndarray] = (),
+    ) -> NativeEngine:
         """The engine of a network in the deploy form, without a file.
+
+        Args:
+            network: In the deploy form.
+            precision: To compute in.
+            threads: That share the rows of a picture.
+            calibration: For int8, inputs as the network takes them, each (B, 3, H, W).
 
         Raises:
             UserError: The network has a part that the engine lacks.
         """
         engine = cls.__new__(cls)
-        content = content_of(network, precision=precision, notes={})
+        content = content_of(network, precision=precision, notes={}, calibration=calibration)
         engine._start(espnetv2_native.Model.of(content), threads)
         return engine
 

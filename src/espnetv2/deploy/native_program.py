@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
 from torch import nn
 
+from espnetv2.deploy.native_int8 import Bytes
 from espnetv2.deploy.native_layers import (
     conv_norm_act,
     eesp,
@@ -30,17 +31,17 @@ from espnetv2.models.espnetv2_ssd import SSD
 from espnetv2.models.shufflenetv1 import ShuffleNetV1
 
 
-def write(network: nn.Module) -> Writer:
+def write(network: nn.Module, ranges: Mapping[nn.Module, Bytes] | None = None) -> Writer:
     """The program of a network.
 
     Args:
         network: In the deploy form; its task's decoding may be around it (`deploy.outputs`).
+        ranges: Of the layers to compute in bytes.
 
     Raises:
         UserError: It is not of this package, or has a part that the engine lacks.
     """
-    decoded = isinstance(network, Probabilities | Mask | Boxes)
-    inner: Any = network.network if decoded else network
+    inner: Any = undecoded(network)
     rule = _NETWORKS.get(type(inner))
     if rule is None:
         raise UserError(
@@ -48,9 +49,15 @@ def write(network: nn.Module) -> Writer:
             + ", ".join(kind.__name__ for kind in _NETWORKS)
         )
     with torch.no_grad():
-        writer = Writer(next(inner.parameters()).shape[1])
+        writer = Writer(next(inner.parameters()).shape[1], ranges)
         _give(writer, network, inner, rule(writer, inner))
     return writer
+
+
+def undecoded(network: nn.Module) -> nn.Module:
+    """The network within its task's decoding."""
+    around = isinstance(network, Probabilities | Mask | Boxes)
+    return network.network if around else network  # type: ignore[return-value]
 
 
 def _give(w: Writer, network: nn.Module, inner: nn.Module, made: list[str]) -> None:
@@ -113,6 +120,8 @@ def _vector(w: Writer, x: str, classifier: nn.Module) -> list[str]:
         conv = nn.Conv2d(classifier.in_features, classifier.out_features, 1)
         conv.weight = nn.Parameter(classifier.weight[:, :, None, None])
         conv.bias = classifier.bias
+        if classifier in w.ranges:
+            w.ranges[conv] = w.ranges[classifier]
         means = w.conv(means, conv)
     return [means]
 

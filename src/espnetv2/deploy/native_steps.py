@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from espnetv2.deploy.forms import Affine, TwoSlopes
+from espnetv2.deploy.native_int8 import Bytes, rounded
 from espnetv2.errors import UserError
 
 FORMAT = "espnetv2-native/1"
@@ -25,10 +26,12 @@ class Writer:
 
     Args:
         channels: Of the image.
+        ranges: How the inputs of layers that are computed in bytes are rounded.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, ranges: Mapping[nn.Module, Bytes] | None = None) -> None:
         self.arrays: dict[str, Tensor] = {}
+        self.ranges = dict(ranges or {})
         self._steps: list[dict[str, Any]] = []
         self._outputs: list[dict[str, Any]] = []
         self._image_channels = channels
@@ -53,7 +56,7 @@ class Writer:
         return self._add(
             "conv",
             [x],
-            weight=conv.weight,
+            **self._weights(conv),
             bias=conv.bias,
             stride=conv.stride[0],
             dilation=conv.dilation[0],
@@ -173,8 +176,21 @@ class Writer:
 
     def _array(self, values: Tensor) -> str:
         name = f"a{len(self.arrays)}"
-        self.arrays[name] = values.detach().float().contiguous().clone()
+        kept = values if values.dtype == torch.int8 else values.detach().float()
+        self.arrays[name] = kept.contiguous().clone()
         return name
+
+    def _weights(self, conv: nn.Conv2d) -> dict[str, Any]:
+        if conv not in self.ranges:
+            return {"weight": conv.weight}
+        own = self.ranges[conv]
+        weight, scale = rounded(conv.weight.detach())
+        return {
+            "weight": weight,
+            "weight_scale": scale,
+            "input_scale": own.scale,
+            "input_zero": own.zero,
+        }
 
 
 def relu(channels: int) -> Slopes:

@@ -41,7 +41,9 @@ class Target:
 _FAST = {"activation": "relu", "dense_below": 16}
 
 TARGETS: dict[str, Target] = {
-    "native": Target("to_native", "native", ("espnetv2_native",), "native", ("fp32", "bf16")),
+    "native": Target(
+        "to_native", "native", ("espnetv2_native",), "native", ("fp32", "bf16", "int8")
+    ),
     "onnx": Target(
         "to_onnx",
         "onnx",

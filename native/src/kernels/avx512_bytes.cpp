@@ -1,0 +1,20 @@
+// For processors that multiply bytes (VNNI), but no tiles: the kernels of floats, and this one.
+#define BYTES
+#define LANES 16
+#define TILE_PIXELS 14
+#include "kernels/bytes.h"
+
+namespace espnetv2 {
+
+const Kernels* avx512_bytes_kernels() {
+  static const Kernels table = [] {
+    Kernels own = *avx512_kernels();
+    own.name = "vnni";
+    own.conv_bytes = conv_bytes;
+    own.granule = static_cast<int>(kGranule);
+    return own;
+  }();
+  return &table;
+}
+
+}  // namespace espnetv2

@@ -1,0 +1,183 @@
+// The tile where the processor multiplies bytes: 1x1 convolutions whose weights the file holds in 8
+// bits. Their input is rounded to bytes row by row, a pixel's channels side by side, and multiplied
+// by quads of neighbouring channels (VNNI) or by blocks of 64 (AMX).
+#pragma once
+#include <immintrin.h>
+
+#include "kernels/blocks.h"
+
+namespace espnetv2 {
+namespace {
+
+// How many rows are rounded at a time: their bytes should stay in the nearest caches.
+INLINE int rows_together(const ConvArgs& a) {
+  const Index rows = kByteRoom / (a.width * a.bytes_step);
+  return rows < 1 ? 1 : static_cast<int>(rows);
+}
+
+void round_rows(const ConvArgs& a, int row, int row_end) {
+  const __m512 inverse = _mm512_set1_ps(a.inverse), zero = _mm512_set1_ps(a.zero);
+  uint8_t* line = a.bytes;
+  for (int y = row; y < row_end; ++y, line += a.width * a.bytes_step) {
+    for (int source = 0; source < a.sources; ++source) {
+      const Value* x = map(a.x) + y * a.x_row + a.offsets[source];
+      uint8_t* to = line + source * kLanes;
+      for (int p = 0; p < a.width; ++p, x += a.x_step, to += a.bytes_step) {
+        const __m512 value = _mm512_fmadd_ps((__m512)load(x), inverse, zero);
+        // what is no number becomes the least one
+        const __m512i rounded = _mm512_cvtps_epi32(_mm512_max_ps(value, _mm512_setzero_ps()));
+        _mm_store_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtusepi32_epi8(rounded));
+      }
+    }
+  }
+}
+
+INLINE Vector scaled(const Spot& s, const float* factor, int block, __m512i sum) {
+  const auto value = (Vector)_mm512_cvtepi32_ps(sum);
+  return value * load(factor + block * kLanes) + load(s.bias + block * kLanes);
+}
+
+#if defined(AMX)
+
+constexpr Index kGranule = 64;  // input channels of one multiplication
+
+struct alignas(64) ByteShapes {
+  uint8_t palette = 1, start_row = 0, reserved[14] = {};
+  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+
+// As `block_tile`.
+template <int kTiles, int kBlocks>
+void byte_tile(const Spot& s, const float* factor, const uint8_t* x, Index step, int pixels) {
+  const auto* w = reinterpret_cast<const uint8_t*>(s.weights);
+  _tile_zero(0);
+  if (kBlocks > 1) _tile_zero(1);
+  if (kTiles > 1) _tile_zero(2);
+  if (kTiles > 1 && kBlocks > 1) _tile_zero(3);
+#pragma GCC unroll 1
+  for (int i = 0; i < s.depth; ++i, w += kBlocks * kGranule * kLanes) {
+    const uint8_t* from = x + s.offsets[i];
+    _tile_loadd(4, from, step);
+    _tile_loadd(6, w, 64);
+    _tile_dpbusd(0, 4, 6);
+    if (kBlocks > 1) {
+      _tile_loadd(7, w + kGranule * kLanes, 64);
+      _tile_dpbusd(1, 4, 7);
+    }
+    if (kTiles > 1) {
+      _tile_loadd(5, from + kPixelsOfTile * step, step);
+      _tile_dpbusd(2, 5, 6);
+      if (kBlocks > 1) _tile_dpbusd(3, 5, 7);
+    }
+  }
+  alignas(64) int32_t sums[kTiles][kBlocks][kPixelsOfTile][kLanes];
+  _tile_stored(0, sums[0][0], 64);
+  if (kBlocks > 1) _tile_stored(1, sums[0][kBlocks - 1], 64);
+  if (kTiles > 1) _tile_stored(2, sums[kTiles - 1][0], 64);
+  if (kTiles > 1 && kBlocks > 1) _tile_stored(3, sums[kTiles - 1][kBlocks - 1], 64);
+  for (int b = 0; b < kBlocks; ++b) {
+    Vector own[kTiles * kPixelsOfTile];
+    for (int p = 0; p < pixels; ++p) {
+      const int32_t* sum = sums[p / kPixelsOfTile][b][p % kPixelsOfTile];
+      own[p] = scaled(s, factor, b, _mm512_load_si512(sum));
+    }
+    finish_block(s, b, own, pixels);
+  }
+}
+
+constexpr int kHalfPixels = kPixelsOfTile, kMostPixels = 2 * kPixelsOfTile;
+
+template <int kBlocks>
+INLINE void byte_tiles(const Spot& s, const float* factor, const uint8_t* x, Index step,
+                       int pixels) {
+  if (pixels > kHalfPixels) return byte_tile<2, kBlocks>(s, factor, x, step, pixels);
+  byte_tile<1, kBlocks>(s, factor, x, step, pixels);
+}
+
+INLINE void begin_bytes() {
+  const ByteShapes shapes;
+  _tile_loadconfig(&shapes);
+}
+INLINE void end_bytes() { _tile_release(); }
+
+#else
+
+constexpr Index kGranule = 16;
+
+// Pixels beyond the width are multiplied like the others, and not stored.
+template <int kPixels, int kBlocks>
+void byte_tile(const Spot& s, const float* factor, const uint8_t* x, Index step, int pixels) {
+  const auto* w = reinterpret_cast<const uint8_t*>(s.weights);
+  __m512i sum[kPixels][kBlocks];
+  UNROLL for (int p = 0; p < kPixels; ++p) {
+    UNROLL for (int b = 0; b < kBlocks; ++b) sum[p][b] = _mm512_setzero_si512();
+  }
+#pragma GCC unroll 1
+  for (int i = 0; i < s.depth; ++i, w += kBlocks * kGranule * kLanes) {
+    const uint8_t* from = x + s.offsets[i];
+#pragma GCC unroll 1
+    for (int quad = 0; quad < kGranule / 4; ++quad) {
+      __m512i weight[kBlocks];
+      UNROLL for (int b = 0; b < kBlocks; ++b) {
+        weight[b] = _mm512_load_si512(w + b * kGranule * kLanes + quad * 4 * kLanes);
+      }
+      UNROLL for (int p = 0; p < kPixels; ++p) {
+        int32_t four;
+        memcpy(&four, from + p * step + 4 * quad, sizeof four);
+        const __m512i values = _mm512_set1_epi32(four);
+        UNROLL for (int b = 0; b < kBlocks; ++b) {
+          sum[p][b] = _mm512_dpbusd_epi32(sum[p][b], values, weight[b]);
+        }
+      }
+    }
+  }
+  for (int b = 0; b < kBlocks; ++b) {
+    Vector own[kPixels];
+    UNROLL for (int p = 0; p < kPixels; ++p) own[p] = scaled(s, factor, b, sum[p][b]);
+    finish_block(s, b, own, pixels);
+  }
+}
+
+constexpr int kHalfPixels = 7, kMostPixels = 14;
+
+template <int kBlocks>
+INLINE void byte_tiles(const Spot& s, const float* factor, const uint8_t* x, Index step,
+                       int pixels) {
+  if (pixels > kHalfPixels) return byte_tile<kMostPixels, kBlocks>(s, factor, x, step, pixels);
+  byte_tile<kHalfPixels, kBlocks>(s, factor, x, step, pixels);
+}
+
+INLINE void begin_bytes() {}
+INLINE void end_bytes() {}
+
+#endif
+
+void conv_bytes(const ConvArgs& a) {
+  begin_bytes();
+  const int together = rows_together(a);
+  for (int row = a.row; row < a.row_end; row += together) {
+    const int end = row + together < a.row_end ? row + together : a.row_end;
+    round_rows(a, row, end);
+    for (int i = a.tile; i < a.tile_end; ++i) {
+      const Tile& t = a.tiles[i];
+      Spot s = spot_of(a, t);
+      s.offsets = a.granules + t.entry;
+      const float* factor = a.factor + static_cast<Index>(t.block) * kLanes;
+      const uint8_t* line = a.bytes;
+      for (int y = row; y < end; ++y, line += a.width * a.bytes_step) {
+        for (int first = 0; first < a.width; first += kMostPixels) {
+          const int left = a.width - first, pixels = left < kMostPixels ? left : kMostPixels;
+          move(a, t, y, first, s);
+          const uint8_t* x = line + first * a.bytes_step;
+          t.blocks == 2 ? byte_tiles<2>(s, factor, x, a.bytes_step, pixels)
+                        : byte_tiles<1>(s, factor, x, a.bytes_step, pixels);
+        }
+      }
+    }
+  }
+  end_bytes();
+}
+
+}  // namespace
+}  // namespace espnetv2
