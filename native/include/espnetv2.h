@@ -56,7 +56,7 @@ ESPNETV2_API espnetv2_model* espnetv2_load_memory(const void* bytes, size_t size
 ESPNETV2_API void espnetv2_free(espnetv2_model* model);
 
 /* A text of the file's header, or NULL: "model", "task", "classes" (one a line), "preprocessing"
- * and "palette" (both JSON), "precision" ("fp32" or "bf16"), ... */
+ * and "palette" (both JSON), "precision" ("fp32", "bf16" or "int8"), ... */
 ESPNETV2_API const char* espnetv2_metadata(const espnetv2_model* model, const char* key);
 
 /* Channels of the image. */
