@@ -134,7 +134,8 @@ def test_clip_comes_back_drawn_on_and_is_removed(server, tmp_path):
 
     with VideoReader(str(tmp_path / "result.mp4")) as reader:
         assert [frame.size for frame in reader] == [(240, 180)] * 12
-    assert len(server.left()) == 1
+    (folder,) = server.temporary.iterdir()
+    assert {file.name for file in folder.iterdir()} == {"result.mp4", "result.json"}
     assert server.request("DELETE", f"/clips/{clip['id']}")[0] == 204
     assert server.left() == []
     assert server.get(f"/clips/{clip['id']}")[0] == 404

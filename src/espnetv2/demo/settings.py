@@ -25,6 +25,7 @@ class Settings:
         clip_pixels: Largest frame.
         clip_frames: Frames of a clip that are looked at.
         body_seconds: That an upload may take.
+        hosts: Names that a browser may call this server by; empty when it listens to the world.
     """
 
     host: str = "127.0.0.1"
@@ -41,6 +42,6 @@ class Settings:
     hosts: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Names that a browser may call this server by; empty when it listens to the world."""
+        """Derive the names from the address."""
         local = self.host in LOOPBACK
         object.__setattr__(self, "hosts", (*LOOPBACK, self.host) if local else ())
