@@ -132,9 +132,10 @@ def run(command, desk, own, shared):
     words, variables = prepared(command, own, shared)
     if "demo" in words[3:4]:
         return show_page(words, variables, desk)
-    if "predict exported/" in command.line and not (desk / words[5]).exists():
-        target = words[5].partition("/")[2]  # what the line above it on the page has made
+    artefact = next((word for word in words if word.startswith("exported/")), None)
+    if artefact is not None and not (desk / artefact).exists():  # what the line above it has made
         line = "espnetv2 export espnetv2_seg_s0_5.camvid --size 256x320 --out exported --to"
+        target = artefact.partition("/")[2]
         subprocess.run([sys.executable, "-m", *line.split(), target], check=True, cwd=desk)
     done = subprocess.run(
         words, capture_output=True, text=True, check=False, cwd=desk, env=variables
