@@ -104,6 +104,8 @@ def prepared(command, own, shared):
         words[place:place] = [] if "--nproc-per-node" in words else ["--nproc-per-node", "2"]
     if words[0] == "python":
         return [sys.executable, *words[1:]], os.environ | {"OMP_NUM_THREADS": "1"}
+    if "benchmark" in words and "--seconds" not in words:
+        words += ["--seconds", "0.2"]
     if "train" in words:  # the whole command, but only a few of its steps
         words += few(words)
     return [sys.executable, "-m", *words], os.environ | {"OMP_NUM_THREADS": "1"} | variables
