@@ -113,7 +113,7 @@ def test_a_file_of_halves_is_half_as_large(tmp_path):
         precision: export(loaded, "native", tmp_path / precision, Settings(precision=precision))
         for precision in ("fp32", "bf16")
     }
-    assert made["bf16"].bytes < 0.6 * made["fp32"].bytes
+    assert made["bf16"].bytes < 0.65 * made["fp32"].bytes
     assert (made["bf16"].precision, made["bf16"].computes_in) == ("bf16", "bf16")
     engine = open_artefact(tmp_path / "bf16", threads=2)
     assert (engine.name, engine.precision) == ("native", "bf16")
