@@ -106,6 +106,10 @@ def prepared(command, own, shared):
         return [sys.executable, *words[1:]], os.environ | {"OMP_NUM_THREADS": "1"}
     if "benchmark" in words and "--seconds" not in words:
         words += ["--seconds", "0.2"]
+    if "--eval-data" in words:
+        words += ["--eval-limit", "4"]
+    if "--gate-data" in words:
+        words += ["--gate-limit", "4"]
     if "train" in words:  # the whole command, but only a few of its steps
         words += few(words)
     return [sys.executable, "-m", *words], os.environ | {"OMP_NUM_THREADS": "1"} | variables
