@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 from espnetv2.extras import require
@@ -83,9 +84,12 @@ def condensenet74(*, groups: int, num_classes: int, in_channels: int = 3) -> nn.
 
     pytorchcv leaves every choice at channel 0 until weights are loaded, so that nothing would pass.
     Here the grouped convolutions take all channels in order, and the classifier every second one.
+    Its code wraps them in `Variable`, which does nothing any more but stops `torch.compile`.
     """
     import torch
 
+    require("pytorchcv", extra=EXTRA)
+    import_module("pytorchcv.models.condensenet").Variable = lambda index: index  # type: ignore[attr-defined]
     network = from_pytorchcv(
         name=f"condensenet74_c{groups}_g{groups}", num_classes=num_classes, in_channels=in_channels
     )
