@@ -101,6 +101,17 @@ class Server:
         self.process.stdout.close()
 
 
+@contextlib.contextmanager
+def serving(place):
+    """A server with runs of our own; nothing of it may be left, and nothing may have failed."""
+    write_runs(place / "runs")
+    running = Server(place, "--runs", str(place / "runs"))
+    yield running
+    running.stop()
+    assert running.left() == []
+    assert "Traceback" not in running.log.read_text()
+
+
 def processor_seconds(process):
     """Of a process and its threads, so far."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()

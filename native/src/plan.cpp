@@ -222,7 +222,7 @@ class Planner {
         if (!operation.packed->at(0).bytes) continue;
         const Storage& out = storage(operation.out);
         const Index width = operation.merged ? out.width * out.height : out.width;
-        const Index step = bytes_step(operation), row = width * step;
+        const Index step = bytes_step(operation, network_.lanes), row = width * step;
         most = std::max(most, std::max(row, kByteRoom) + kSparePixels * step);
       }
     }

@@ -119,8 +119,8 @@ struct Network {
 };
 
 // Bytes of a pixel of an operation whose input is rounded to bytes.
-inline Index bytes_step(const Operation& operation) {
-  const auto channels = static_cast<Index>(operation.packed->at(0).reach.size()) * 16;
+inline Index bytes_step(const Operation& operation, int lanes) {
+  const auto channels = static_cast<Index>(operation.packed->at(0).reach.size()) * lanes;
   return (channels + 63) / 64 * 64;
 }
 

@@ -101,7 +101,7 @@ class Steps {
       a.sources = static_cast<int>(packed.reach.size());
       a.granules = packed.granules.data();
       a.bytes = maps_.bytes();
-      a.bytes_step = bytes_step(operation);
+      a.bytes_step = bytes_step(operation, from.lanes);
       maps_.kernels.conv_bytes(a);
       return;
     }

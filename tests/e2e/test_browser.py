@@ -34,12 +34,8 @@ slider.dispatchEvent(new Event("input", {bubbles: true}));
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    place = tmp_path_factory.mktemp("browser")
-    demo_server.write_runs(place / "runs")
-    running = demo_server.Server(place, "--runs", str(place / "runs"))
-    yield running
-    running.stop()
-    assert running.left() == []
+    with demo_server.serving(tmp_path_factory.mktemp("browser")) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

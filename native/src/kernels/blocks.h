@@ -19,38 +19,50 @@ struct alignas(64) TileShapes {
   uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 8, 8};
 };
 
-// Up to 32 neighbouring pixels of one or two output blocks. Pixels beyond the width are read and
-// multiplied like the others, and not stored.
-template <int kTiles, int kBlocks>
-void block_tile(const Spot& s, int pixels) {
-  const auto* w = reinterpret_cast<const uint16_t*>(s.weights);
-  const Index stride = s.x_step * static_cast<Index>(sizeof(Value));
-  const Index second = kPixelsOfTile * s.x_step;
+// The sums of up to 32 pixels, `step` inputs apart, and one or two output blocks: of bfloat16, or
+// of bytes, whose sums are integers.
+template <int kTiles, int kBlocks, class Input, class Sum>
+INLINE void multiply_tiles(const Spot& s, const Input* x, Index step,
+                           Sum (&sums)[kTiles][kBlocks][kPixelsOfTile][kLanes]) {
+  constexpr bool kBytes = sizeof(Input) == 1;
+  constexpr Index kWeights = 1024 / (kBytes ? 1 : 2);  // bytes of a tile, that bfloat16s half fill
+  const auto* w = reinterpret_cast<const uint8_t*>(s.weights);
+  const Index stride = step * static_cast<Index>(sizeof(Input));
   _tile_zero(0);
   if (kBlocks > 1) _tile_zero(1);
   if (kTiles > 1) _tile_zero(2);
   if (kTiles > 1 && kBlocks > 1) _tile_zero(3);
 #pragma GCC unroll 1
-  for (int i = 0; i < s.depth; ++i, w += kBlocks * kWeightsOfBlock) {
-    const Value* x = s.x + s.offsets[i];
-    _tile_loadd(4, x, stride);
+  for (int i = 0; i < s.depth; ++i, w += kBlocks * kWeights) {
+    const Input* from = x + s.offsets[i];
+    _tile_loadd(4, from, stride);
     _tile_loadd(6, w, 64);
-    _tile_dpbf16ps(0, 4, 6);
-    if (kBlocks > 1) {
-      _tile_loadd(7, w + kWeightsOfBlock, 64);
-      _tile_dpbf16ps(1, 4, 7);
-    }
-    if (kTiles > 1) {
-      _tile_loadd(5, x + second, stride);
-      _tile_dpbf16ps(2, 5, 6);
-      if (kBlocks > 1) _tile_dpbf16ps(3, 5, 7);
+    if (kBlocks > 1) _tile_loadd(7, w + kWeights, 64);
+    if (kTiles > 1) _tile_loadd(5, from + kPixelsOfTile * step, stride);
+    if constexpr (kBytes) {
+      _tile_dpbusd(0, 4, 6);
+      if (kBlocks > 1) _tile_dpbusd(1, 4, 7);
+      if (kTiles > 1) _tile_dpbusd(2, 5, 6);
+      if (kTiles > 1 && kBlocks > 1) _tile_dpbusd(3, 5, 7);
+    } else {
+      _tile_dpbf16ps(0, 4, 6);
+      if (kBlocks > 1) _tile_dpbf16ps(1, 4, 7);
+      if (kTiles > 1) _tile_dpbf16ps(2, 5, 6);
+      if (kTiles > 1 && kBlocks > 1) _tile_dpbf16ps(3, 5, 7);
     }
   }
-  alignas(64) float sums[kTiles][kBlocks][kPixelsOfTile][kLanes];
   _tile_stored(0, sums[0][0], 64);
   if (kBlocks > 1) _tile_stored(1, sums[0][kBlocks - 1], 64);
   if (kTiles > 1) _tile_stored(2, sums[kTiles - 1][0], 64);
   if (kTiles > 1 && kBlocks > 1) _tile_stored(3, sums[kTiles - 1][kBlocks - 1], 64);
+}
+
+// Up to 32 neighbouring pixels of one or two output blocks. Pixels beyond the width are read and
+// multiplied like the others, and not stored.
+template <int kTiles, int kBlocks>
+void block_tile(const Spot& s, int pixels) {
+  alignas(64) float sums[kTiles][kBlocks][kPixelsOfTile][kLanes];
+  multiply_tiles(s, s.x, s.x_step, sums);
   for (int b = 0; b < kBlocks; ++b) {
     const Vector bias = load(s.bias + b * kLanes);
     Vector own[kTiles * kPixelsOfTile];

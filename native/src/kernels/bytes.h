@@ -50,32 +50,8 @@ struct alignas(64) ByteShapes {
 // As `block_tile`.
 template <int kTiles, int kBlocks>
 void byte_tile(const Spot& s, const float* factor, const uint8_t* x, Index step, int pixels) {
-  const auto* w = reinterpret_cast<const uint8_t*>(s.weights);
-  _tile_zero(0);
-  if (kBlocks > 1) _tile_zero(1);
-  if (kTiles > 1) _tile_zero(2);
-  if (kTiles > 1 && kBlocks > 1) _tile_zero(3);
-#pragma GCC unroll 1
-  for (int i = 0; i < s.depth; ++i, w += kBlocks * kGranule * kLanes) {
-    const uint8_t* from = x + s.offsets[i];
-    _tile_loadd(4, from, step);
-    _tile_loadd(6, w, 64);
-    _tile_dpbusd(0, 4, 6);
-    if (kBlocks > 1) {
-      _tile_loadd(7, w + kGranule * kLanes, 64);
-      _tile_dpbusd(1, 4, 7);
-    }
-    if (kTiles > 1) {
-      _tile_loadd(5, from + kPixelsOfTile * step, step);
-      _tile_dpbusd(2, 5, 6);
-      if (kBlocks > 1) _tile_dpbusd(3, 5, 7);
-    }
-  }
   alignas(64) int32_t sums[kTiles][kBlocks][kPixelsOfTile][kLanes];
-  _tile_stored(0, sums[0][0], 64);
-  if (kBlocks > 1) _tile_stored(1, sums[0][kBlocks - 1], 64);
-  if (kTiles > 1) _tile_stored(2, sums[kTiles - 1][0], 64);
-  if (kTiles > 1 && kBlocks > 1) _tile_stored(3, sums[kTiles - 1][kBlocks - 1], 64);
+  multiply_tiles(s, x, step, sums);
   for (int b = 0; b < kBlocks; ++b) {
     Vector own[kTiles * kPixelsOfTile];
     for (int p = 0; p < pixels; ++p) {

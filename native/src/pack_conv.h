@@ -1,0 +1,15 @@
+// Weights of convolutions that mix channels, as `pack` takes them in.
+#pragma once
+#include <vector>
+
+#include "pack.h"
+
+namespace espnetv2 {
+
+// `channels` of the output's lanes; `corner` of an enlargement, or -1. Sets the bias only where
+// bytes are multiplied, whose zero it takes in.
+void pack_conv(const Program& program, const Step& step, const Place& in,
+               const std::vector<int>& channels, int corner, const Kernels& kernels,
+               Weights& weights, Packed& packed);
+
+}  // namespace espnetv2
