@@ -68,15 +68,19 @@ void shrink(const ShrinkArgs& a) {
   }
 }
 
+// Sums go row by row, since one over a whole map would lose the last digits of its terms.
 template <bool kLargest>
 INLINE Vector window_of(const Value* from, Index x_row, int rows, int columns) {
-  Vector found = load(from);
-  for (int i = 0; i < rows; ++i, from += x_row) {
-    for (int j = i == 0; j < columns; ++j) {
-      const Vector value = load(from + j * kLanes);
-      found = kLargest ? (value > found ? value : found) : found + value;
-    }
-  }
+  const auto join = [](Vector found, Vector value) {
+    return kLargest ? (value > found ? value : found) : found + value;
+  };
+  const auto line = [&](const Value* at) {
+    Vector found = load(at);
+    for (int j = 1; j < columns; ++j) found = join(found, load(at + j * kLanes));
+    return found;
+  };
+  Vector found = line(from);
+  for (int i = 1; i < rows; ++i) found = join(found, line(from + i * x_row));
   return kLargest ? found : found * (1.0f / static_cast<float>(rows * columns));
 }
 
