@@ -52,14 +52,11 @@ uint8_t* Outputs::given(const Operation& operation, size_t which) const {
   return maps_.memory.result_bytes + result.start + result.size / maps_.plan.batch * maps_.image;
 }
 
-float Outputs::value(const char* start, Index place) const {
-  return Head{start, maps_.plan.value == 2}.value(place);
-}
-
 // Channels from their lanes to where the caller expects them.
 void Outputs::copy(const Operation& operation, float* to, int row, int end) const {
   const Storage& s = maps_.storage(operation.in);
   const View in = maps_.view(operation.in);
+  const Head values{in.at, s.value == 2};
   const int channels = maps_.channels(operation.in);
   const bool places = operation.output->form == Output::Form::places;
   Index before = 0;
@@ -77,7 +74,7 @@ void Outputs::copy(const Operation& operation, float* to, int row, int end) cons
       const Index first = static_cast<Index>(y) * s.width;
       for (int x = 0; x < s.width; ++x) {
         const Index place = places ? before + (first + x) * channels + c : c * plane + first + x;
-        to[place] = value(in.at, from + static_cast<Index>(x) * s.lanes);
+        to[place] = values.value(from + static_cast<Index>(x) * s.lanes);
       }
     }
   }
@@ -91,6 +88,7 @@ void Outputs::enlarge(const Operation& operation, uint8_t* to, int row, int end)
   a.x_row = in.row;
   a.x_block = in.block;
   a.x_width = from.width;
+  a.wide = from.value == sizeof(float);
   a.lanes = maps_.lanes_of(operation.in);
   a.classes = maps_.channels(operation.in);
   a.rows = operation.rows_at.data();
@@ -118,7 +116,7 @@ void Outputs::boxes(const Operation& operation, int row, int end) const {
   const auto head = [&](Name name, const int32_t* channels) {
     const View map = maps_.view(name);
     const Storage& s = maps_.storage(name);
-    return Head{map.at, maps_.plan.value == 2, map.row, s.lanes, s.width, channels};
+    return Head{map.at, s.value == 2, map.row, s.lanes, s.width, channels};
   };
   if (operation.output_part < kLevels) {
     found.score(head(operation.in, channels), operation.output_part, row, end);

@@ -14,7 +14,6 @@ class Outputs {
  private:
   size_t number(const Output& output) const;
   uint8_t* given(const Operation& operation, size_t which) const;
-  float value(const char* start, Index place) const;
   void copy(const Operation& operation, float* to, int row, int end) const;
   void enlarge(const Operation& operation, uint8_t* to, int row, int end) const;
   void boxes(const Operation& operation, int row, int end) const;

@@ -90,24 +90,22 @@ class Planner {
   }
 
   // Depth-wise convolutions read a value many times: it stays a float for them, so that it need not
-  // become one each time.
+  // become one each time. What the network says stays one as well, for the sake of near ties.
   bool wide(Name name) const {
     if (network_.places[at(name)].planar) return false;
-    bool read = false;
+    const auto mine = [&](Name one) { return storage_name(one) == name; };
+    bool pyramids = false, others = false, given = false;
     for (const Step& step : program_.steps) {
+      if (mine(step.out) && step.kind != Kind::conv) return false;
       for (const Name one : reads(step)) {
-        if (storage_name(one) != name) continue;
-        if (step.kind != Kind::pyramid || step.inputs[0] != one) return false;
-        read = true;
+        const bool pyramid = step.kind == Kind::pyramid && step.inputs[0] == one;
+        if (mine(one)) (pyramid ? pyramids : others) = true;
       }
-      if (storage_name(step.out) == name && step.kind != Kind::conv) return false;
     }
     for (const Output& output : program_.outputs) {
-      for (const Name one : output.tensors) {
-        if (storage_name(one) == name) return false;
-      }
+      given |= std::any_of(output.tensors.begin(), output.tensors.end(), mine);
     }
-    return read;
+    return !others && pyramids != given;
   }
 
   void lay_out() {

@@ -76,6 +76,14 @@ def test_the_same_bits_for_every_thread_count():
             assert np.array_equal(truth, engine.run(images)[0])
 
 
+@pytest.mark.parametrize("name", ["espnetv2_s0_5", "espnetv2_seg_arxiv_s0_5"])
+def test_what_it_says_is_not_rounded(name):
+    """Or many logits of alike classes would be equal."""
+    (found,) = engine_of(lively(entry(name).build())).run(noise(1, 64, 96).numpy())
+    found = torch.from_numpy(found)
+    assert (found.bfloat16().float() == found).float().mean() < 0.1
+
+
 def test_answers_are_decoded_from_halves():
     for name, size in [("espnetv2_seg_s0_5", (97, 131)), ("espnetv2_s0_5", (64, 96))]:
         network, task, images = lively(entry(name).build()), entry(name).task, noise(2, *size)

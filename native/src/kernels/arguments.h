@@ -154,6 +154,7 @@ struct PlanesArgs {
   const void* x;
   Index x_row, x_block;
   int x_width;
+  bool wide;             // `x` is floats
   const int32_t* lanes;  // of each class
   int classes;
   const int32_t* rows;          // above and below of each output row

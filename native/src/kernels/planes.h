@@ -8,14 +8,19 @@ namespace espnetv2 {
 namespace {
 
 // One row of a map as planes, with its last value once more behind the end.
-INLINE void turn(const PlanesArgs& a, int y, float* planes) {
-  const Value* row = map(a.x) + y * a.x_row;
+template <typename Input>
+INLINE void turn_row(const PlanesArgs& a, int y, float* planes) {
+  const Input* row = static_cast<const Input*>(a.x) + y * a.x_row;
   for (int c = 0; c < a.classes; ++c) {
-    const Value* from = row + a.lanes[c] / kLanes * a.x_block + a.lanes[c] % kLanes;
+    const Input* from = row + a.lanes[c] / kLanes * a.x_block + a.lanes[c] % kLanes;
     float* to = planes + c * a.scratch_row;
     for (int x = 0; x < a.x_width; ++x) to[x] = number(from[x * kLanes]);
     for (int x = a.x_width; x < a.scratch_row; ++x) to[x] = to[a.x_width - 1];
   }
+}
+
+INLINE void turn(const PlanesArgs& a, int y, float* planes) {
+  a.wide ? turn_row<float>(a, y, planes) : turn_row<Value>(a, y, planes);
 }
 
 // Neighbouring columns of one enlarged row, of which `line` is the one between above and below.
