@@ -284,7 +284,7 @@ def test_an_engine_by_name_is_exported_once_and_kept(tmp_path, monkeypatch):
     [
         ({"engine": "onnx"}, "onnxruntime"),
         ({"engine": "wobbly", "precision": "int8"}, "int8 needs pictures .* espnetv2 export"),
-        ({"engine": "wobbly", "device": "cuda"}, "engines run on the CPU, not on cuda"),
+        ({"engine": "wobbly", "device": "cuda"}, "wobbly runs on the CPU, not on cuda"),
     ],
 )
 def test_engines_that_do_not_fit(options, words):

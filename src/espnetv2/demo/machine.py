@@ -13,8 +13,8 @@ from espnetv2.models.catalog import entry
 from espnetv2.weights.fetch import is_here
 from espnetv2.weights.published import PUBLISHED
 
-SLOW_TO_BUILD = ("compile",)
-"""Engines that are left out: this one compiles for minutes for every new size of a picture."""
+SLOW_TO_BUILD = ("compile", "cudagraph")
+"""Engines that are left out: they compile, or record, for every new size of a picture."""
 TORCH_PRECISIONS = ("fp32", "bf16")
 FIRST_CHOICES = ("espnetv2_seg_s0_5.camvid", "espnetv2_s0_5.imagenette")
 

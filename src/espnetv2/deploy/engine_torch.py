@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -9,31 +10,43 @@ import torch
 from torch import Tensor, nn
 
 from espnetv2.deploy.engines import Engine
+from espnetv2.errors import UserError
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Types by the name of the precision."""
 
 
 class TorchEngine(Engine):
     """torch, operation by operation.
 
+    Outputs come back to where the images are.
+
     Args:
         network: Of any form.
         precision: "fp32"; "bf16" and "fp16" convert the weights.
         threads: CPU threads; a setting of the whole process, put back after each call.
+        device: Where to compute.
+
+    Raises:
+        UserError: There is no such device here.
     """
 
     name = "torch"
 
     def __init__(
-        self, network: nn.Module, *, precision: str = "fp32", threads: int | None = None
+        self,
+        network: nn.Module,
+        *,
+        precision: str = "fp32",
+        threads: int | None = None,
+        device: str = "cpu",
     ) -> None:
         self.precision, self.threads = precision, threads or torch.get_num_threads()
-        self._dtype = _DTYPES[precision]
+        self.device = open_device(device)
+        self._dtype = DTYPES[precision]
         self.network: Any = network.eval()
-        if precision != "fp32":
-            import copy
-
-            self.network = copy.deepcopy(network).eval().to(self._dtype)
+        if precision != "fp32" or self.device.type != "cpu":
+            self.network = copy.deepcopy(network).eval().to(self.device, self._dtype)
         self.smallest_prior = getattr(network, "smallest_prior", Engine.smallest_prior)
 
     def __call__(self, images: Tensor) -> Any:
@@ -43,13 +56,13 @@ class TorchEngine(Engine):
             torch.set_num_threads(self.threads)
         try:
             with torch.inference_mode():
-                outputs = self.network(images.to(self._dtype))
+                outputs = self.network(images.to(self.device, self._dtype))
         finally:
             if before != self.threads:
                 torch.set_num_threads(before)
         if isinstance(outputs, Tensor):
-            return outputs.float()
-        return type(outputs)(*(one.float() for one in outputs))
+            return outputs.to(images.device, torch.float32)
+        return type(outputs)(*(one.to(images.device, torch.float32) for one in outputs))
 
     def run(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         """See the base class."""
@@ -59,12 +72,31 @@ class TorchEngine(Engine):
 
 
 class CompileEngine(TorchEngine):
-    """torch.compile: compiled at the first call of each shape, by a C++ compiler."""
+    """torch.compile: compiled at the first call of each shape, to C++ or, on a GPU, to Triton."""
 
     name = "compile"
 
     def __init__(
-        self, network: nn.Module, *, precision: str = "fp32", threads: int | None = None
+        self,
+        network: nn.Module,
+        *,
+        precision: str = "fp32",
+        threads: int | None = None,
+        device: str = "cpu",
     ) -> None:
-        super().__init__(network, precision=precision, threads=threads)
+        super().__init__(network, precision=precision, threads=threads, device=device)
         self.network = torch.compile(self.network)
+
+
+def open_device(name: str) -> torch.device:
+    """A device that is there.
+
+    Raises:
+        UserError: It is not.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(f"device {name!r} is not available here; use cpu") from error
+    return device

@@ -17,7 +17,13 @@ from espnetv2.deploy.artefact import Artefact, is_artefact, read_artefact
 from espnetv2.deploy.engines import Engine, open_artefact
 from espnetv2.deploy.fold import fold
 from espnetv2.deploy.native_program import runs
-from espnetv2.deploy.targets import ENGINES, TARGETS, check_precision, engine_kind
+from espnetv2.deploy.targets import (
+    ENGINES,
+    TARGETS,
+    check_precision,
+    computes_on,
+    engine_kind,
+)
 from espnetv2.errors import UserError
 from espnetv2.models.catalog import Task
 from espnetv2.weights.fetch import cache_folder
@@ -34,6 +40,7 @@ def load_engine(
     precision: str | None = None,
     threads: int | None = None,
     size: tuple[int, int] | None = None,
+    device: str = "cpu",
 ) -> Loaded:
     """A network in an engine, ready for whatever takes networks.
 
@@ -46,16 +53,19 @@ def load_engine(
         precision: To compute in; an artefact has its own.
         threads: Of the CPU.
         size: (height, width) of the input.
+        device: Where to compute; torch's own engines alone leave the CPU.
 
     Raises:
         UserError: Name, file, engine and precision do not fit each other.
     """
     if is_artefact(name_or_file):
+        if device != "cpu":
+            raise UserError(f"artefacts run on the CPU, not on {device}; leave the device out")
         return _of_artefact(name_or_file, engine=engine, precision=precision, threads=threads)
     engine = engine or "torch"
-    kind = engine_kind(engine)
+    kind, device = engine_kind(engine), computes_on(engine, device)
     loaded = load_network(name_or_file)
-    if engine == "torch" and precision in (None, "fp32") and threads is None:
+    if engine == "torch" and precision in (None, "fp32") and threads is None and device == "cpu":
         return loaded
     opened: Engine
     if engine == "native":
@@ -66,7 +76,8 @@ def load_engine(
             threads=threads or torch.get_num_threads(),
         )
     elif ENGINES[engine].target is None:
-        opened = kind(fold(loaded.network), precision=precision or "fp32", threads=threads)
+        form = fold(loaded.network)
+        opened = kind(form, precision=precision or "fp32", threads=threads, device=device)
     else:
         place = _cached(loaded, engine, precision=precision or "fp32", size=size)
         opened = open_artefact(place, threads=threads)
@@ -79,9 +90,29 @@ def native_is_built() -> bool:
     return find_spec("espnetv2_native") is not None
 
 
-def fastest(loaded: Loaded, *, threads: int | None = None) -> Loaded:
-    """The same for this CPU: in the native engine where it is built and runs it, else in torch."""
-    if not native_is_built() or not runs(loaded.network):
+def fastest(
+    loaded: Loaded,
+    *,
+    threads: int | None = None,
+    device: str = "cpu",
+    size: tuple[int, int] | None = None,
+) -> Loaded:
+    """The same in the engine that is fastest there.
+
+    On a CPU that is the native engine where it is built and runs the network. On an NVIDIA GPU it
+    is a CUDA graph, if all inputs have one size. Else torch.
+
+    Args:
+        threads: Of the CPU.
+        device: Where to compute.
+        size: (height, width) of all inputs; else the one that came with the weights.
+    """
+    if device.startswith("cuda") and torch.cuda.is_available():
+        if size is None and loaded.preprocessing.size is None:
+            return loaded
+        graph: Engine = engine_kind("cudagraph")(fold(loaded.network), device=device)
+        return _with_engine(loaded, graph)
+    if device != "cpu" or not native_is_built() or not runs(loaded.network):
         return loaded
     kind = engine_kind("native")
     engine: Engine = kind.of(fold(loaded.network), threads=threads or torch.get_num_threads())

@@ -110,6 +110,7 @@ ENGINES: dict[str, EngineRow] = {
     "native": EngineRow("engine_native", "NativeEngine", "native", "native", ("espnetv2_native",)),
     "torch": EngineRow("engine_torch", "TorchEngine"),
     "compile": EngineRow("engine_torch", "CompileEngine"),
+    "cudagraph": EngineRow("engine_cudagraph", "CudaGraphEngine"),
     "onnxruntime": EngineRow(
         "engine_onnxruntime", "OnnxRuntimeEngine", "onnx", "onnx", ("onnxruntime",)
     ),
@@ -163,6 +164,24 @@ def engine_kind(name: str) -> Any:
     for package in row.needs:
         require(package, extra=row.extra)
     return getattr(import_module(f"espnetv2.deploy.{row.module}"), row.kind)
+
+
+def computes_on(engine: str, device: str) -> str:
+    """The device that an engine computes on, where `device` was asked for.
+
+    CUDA graphs need a GPU, so "cpu", which is the default everywhere, is "cuda" for them.
+
+    Raises:
+        UserError: The engine does not run there.
+    """
+    if engine == "cudagraph":
+        return "cuda" if device == "cpu" else device
+    if device != "cpu" and ENGINES[engine].target is not None:
+        own = ", ".join(name for name, row in ENGINES.items() if row.target is None)
+        raise UserError(
+            f"the engine {engine} runs on the CPU, not on {device}; those that do are {own}"
+        )
+    return device
 
 
 def check_precision(name: str, precision: str) -> None:

@@ -62,7 +62,8 @@ def load(
             are more probable than not.
         score: Detections below it are left out.
         engine: Runtime, a key of `deploy.targets.ENGINES`; an artefact's own, else the native one
-            on a CPU where it is built, else torch.
+            on a CPU where it is built, on an NVIDIA GPU "cudagraph" for inputs of one size, else
+            torch.
         precision: That the engine computes in: "fp32", "bf16" or "fp16".
         threads: CPU threads of the engine.
 
@@ -70,21 +71,21 @@ def load(
         UserError: The name, the file, the device, the size or the engine does not fit.
     """
     plain = precision is None and not is_artefact(name_or_file)
-    if engine is None and plain and device == "cpu":
-        loaded = fastest(load_network(name_or_file), threads=threads)
-    elif engine in (None, "torch") and plain:
+    pair = None if size is None else _pair(size)
+    if engine is None and plain:
+        loaded = fastest(load_network(name_or_file), threads=threads, device=device, size=pair)
+    elif engine == "torch" and plain:
         if threads is not None:
             torch.set_num_threads(threads)
         loaded = load_network(name_or_file)
     else:
-        if device != "cpu":
-            raise UserError(f"engines run on the CPU, not on {device}; leave one of the two out")
         loaded = load_engine(
             name_or_file,
             engine=engine,
             precision=precision,
             threads=threads,
-            size=None if size is None else _pair(size),
+            size=pair,
+            device=device,
         )
     return Predictor(loaded, device=device, size=size, enlarge=enlarge, top=top, score=score)
 
