@@ -10,7 +10,7 @@ from PIL import Image
 
 from espnetv2.cli import app
 from espnetv2.deploy.verify import drawn_pictures
-from espnetv2.profiling import benchmark
+from espnetv2.profiling import row_counters
 from espnetv2.profiling.complexity import measure_by_name
 from fake_power import Clock, Counter, measured
 
@@ -118,7 +118,7 @@ def test_rows_are_measured_side_by_side(typed, tmp_path):
     out = tmp_path / "measured"
     code, said, _ = typed(
         *("benchmark", MODEL, "--form", "both", "--size", "64x64", "--seconds", "0.2"),
-        *("--batch", "2", "--energy", "--out", out, "--json"),
+        *("--batch", "2", "--energy", "--counters", "--out", out, "--json"),
     )
     assert code == 0
     document = json.loads(said)
@@ -132,6 +132,8 @@ def test_rows_are_measured_side_by_side(typed, tmp_path):
         assert row["bytes"] > 900_000
         energy = row["millijoules_per_image"]
         assert isinstance(energy, float) or energy.startswith("not available")
+        for name in ("gpu_load", "gpu_kernels"):
+            assert row[name].startswith("not available (the network runs on the CPU")
     assert plain["difference"] == 0
     assert 0 < deploy["difference"] < 1e-5
     table = (out / "benchmark.md").read_text()
@@ -147,8 +149,8 @@ def test_energy_is_drawn_against_multiply_adds(typed, tmp_path, monkeypatch):
 
     clock = Clock()
     found = SimpleNamespace(counters=[Counter(clock)], reasons=[])
-    monkeypatch.setattr(benchmark, "survey", lambda: found)
-    monkeypatch.setattr(benchmark, "measure", spent)
+    monkeypatch.setattr(row_counters, "survey", lambda: found)
+    monkeypatch.setattr(row_counters, "measure", spent)
     words = ("--size", "64x64", "--seconds", "0.2", "--energy", "--json", "--out", tmp_path)
     code, said, _ = typed("benchmark", "espnetv2_s0_5", "espnetv2_s1_0", *words)
     assert code == 0
@@ -167,6 +169,7 @@ def test_energy_is_drawn_against_multiply_adds(typed, tmp_path, monkeypatch):
     [
         ((MODEL, "--engine", "onnx"), "onnxruntime"),
         ((MODEL, "--form", "folded"), "choose deploy, plain or both"),
+        ((MODEL, "--engine", "onnxruntime", "--device", "cuda"), "runs on the CPU, not on cuda"),
         ((MODEL, "--threads", "two"), "expected whole numbers from 1"),
         ((MODEL, "--eval-data", "x"), "--eval-data DIR and --eval-dataset NAME go together"),
         (("espnetv2_seg_s0_5.camvidd",), "espnetv2_seg_s0_5.camvid"),

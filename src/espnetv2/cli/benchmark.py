@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +16,7 @@ from espnetv2.cli.size import parse_size
 from espnetv2.errors import UserError
 
 if TYPE_CHECKING:
-    from espnetv2.profiling.benchmark import Case
+    from espnetv2.profiling.case import Case
 
 
 def benchmark(
@@ -24,7 +25,7 @@ def benchmark(
         typer.Argument(help="Published names, weights files, or names with random weights."),
     ],
     engine: Annotated[
-        str, typer.Option(help="torch, compile, onnxruntime, openvino, ...; several by commas.")
+        str, typer.Option(help="torch, compile, cudagraph, onnxruntime, ...; several by commas.")
     ] = "torch",
     precision: Annotated[str, typer.Option(help="fp32, bf16, fp16, int8; several.")] = "fp32",
     form: Annotated[str, typer.Option(help="deploy, plain (the train form), or both.")] = "deploy",
@@ -33,10 +34,16 @@ def benchmark(
     ] = None,
     batch: Annotated[str, typer.Option(help="Pictures of a call; several by commas.")] = "1",
     threads: Annotated[str, typer.Option(help="CPU threads; several by commas.")] = "1",
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda, cuda:1; torch, compile and cudagraph alone leave cpu.")
+    ] = "cpu",
     against: Annotated[
         str | None, typer.Option(help="Other networks to measure beside; several by commas.")
     ] = None,
     energy: Annotated[bool, typer.Option(help="Millijoules an image, where counted.")] = False,
+    counters: Annotated[
+        bool, typer.Option(help="A GPU's load and clocks, and what its kernels make of it.")
+    ] = False,
     eval_data: Annotated[Path | None, typer.Option(help="Folder to judge the metric on.")] = None,
     eval_dataset: Annotated[
         str | None, typer.Option(help="camvid, voc, imagefolder, ...; as for `espnetv2 eval`.")
@@ -52,7 +59,7 @@ def benchmark(
         bool, typer.Option("--json", help="Print one JSON document instead of a table.")
     ] = False,
 ) -> None:
-    """Measure networks in engines: latency, memory, size, energy, metric, difference.
+    """Measure networks in engines: latency, memory, size, energy, counters, metric, difference.
 
     Every row has a process of its own and all rows take turns, so that a busy machine slows all
     of them. Networks without weights get random ones, with distinct norms and slopes.
@@ -62,10 +69,11 @@ def benchmark(
     shape = None if size is None else parse_size(size)
     names = [*models, *_list(against or "")]
     cases = _cases(names, engine, form, precision, shape, _numbers(batch), _numbers(threads))
+    cases = [replace(case, device=device) for case in cases]
 
     from espnetv2.deploy.gate import Judge
     from espnetv2.profiling.benchmark import benchmark as measure
-    from espnetv2.profiling.table import markdown, plot, plot_energy
+    from espnetv2.profiling.table import markdown, plot, plot_batches, plot_energy
 
     judge = None
     if eval_data is not None and eval_dataset is not None:
@@ -80,6 +88,7 @@ def benchmark(
             Path(scratch) if out is None else out / "artefacts",
             seconds=seconds,
             energy=energy,
+            counters=counters,
             judge=judge,
             say=say,
         )
@@ -88,6 +97,7 @@ def benchmark(
         _write(out, document, markdown(document))
         plot(document["rows"], out / "benchmark.png")
         plot_energy(document["rows"], out / "energy.png")
+        plot_batches(document["rows"], out / "batches.png")
     print(json.dumps(document, indent=1) if as_json else markdown(document), end="")
 
 
@@ -101,7 +111,7 @@ def _cases(
     threads: list[int],
 ) -> list[Case]:
     from espnetv2.deploy.targets import engine_kind
-    from espnetv2.profiling.benchmark import Case
+    from espnetv2.profiling.case import Case
 
     kinds = ["plain", "deploy"] if forms == "both" else _list(forms)
     if not kinds or not set(kinds) <= {"plain", "deploy"}:

@@ -51,7 +51,7 @@ def predict(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     engine: Annotated[
         str | None,
-        typer.Option(help="torch, compile, onnxruntime, openvino, ...; see docs/deploy."),
+        typer.Option(help="torch, compile, cudagraph, onnxruntime, ...; see docs/deploy."),
     ] = None,
     precision: Annotated[
         str | None, typer.Option(help="Of the engine: fp32, bf16 or fp16.")

@@ -172,8 +172,10 @@ def computes_on(engine: str, device: str) -> str:
     CUDA graphs need a GPU, so "cpu", which is the default everywhere, is "cuda" for them.
 
     Raises:
-        UserError: The engine does not run there.
+        UserError: No such engine, or it does not run there.
     """
+    if engine not in ENGINES:
+        raise unknown("engine", engine, ENGINES)
     if engine == "cudagraph":
         return "cuda" if device == "cpu" else device
     if device != "cpu" and ENGINES[engine].target is not None:

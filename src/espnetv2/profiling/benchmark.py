@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,44 +22,25 @@ from espnetv2.deploy.fold import fold
 from espnetv2.deploy.gate import Judge
 from espnetv2.deploy.lively import make_lively
 from espnetv2.deploy.subject import Settings
-from espnetv2.deploy.targets import ENGINES, check_precision, engine_kind
+from espnetv2.deploy.targets import ENGINES, check_precision, computes_on, engine_kind
 from espnetv2.deploy.verify import compare, drawn_pictures
 from espnetv2.errors import UserError
 from espnetv2.models.catalog import CATALOG, entry
+from espnetv2.profiling.case import Case
 from espnetv2.profiling.complexity import measure as count
-from espnetv2.profiling.energy import describe, measure, survey
 from espnetv2.profiling.latency import Worker, begin_memory, take_turns
+from espnetv2.profiling.row_counters import counted, energy_of
 from espnetv2.weights.load import Loaded, load_network
 
 RANDOM = "random weights"
-PACKAGES = ("espnetv2", "espnetv2-native", "torch", "onnxruntime", "openvino", "executorch", "ncnn")
+PACKAGES = (
+    *("espnetv2", "espnetv2-native", "torch", "triton"),
+    *("onnxruntime", "openvino", "executorch", "ncnn"),
+)
 INSTRUCTIONS = (
     *("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8"),
     *("asimd", "asimddp", "asimdhp", "i8mm", "bf16", "sve"),
 )
-
-
-@dataclass(frozen=True)
-class Case:
-    """One row to measure.
-
-    Attributes:
-        model: A published name, a weights file, or a name of the catalog (random weights).
-        engine: Key of `ENGINES`.
-        form: "deploy", or "plain" for the train form as it is.
-        precision: To compute in.
-        size: (height, width); the network's own where None.
-        batch: Pictures of a call.
-        threads: Of the CPU.
-    """
-
-    model: str
-    engine: str
-    form: str = "deploy"
-    precision: str = "fp32"
-    size: tuple[int, int] | None = None
-    batch: int = 1
-    threads: int = 1
 
 
 def network_of(model: str) -> Loaded:
@@ -101,6 +82,7 @@ def benchmark(
     *,
     seconds: float = 10.0,
     energy: bool = False,
+    counters: bool = False,
     judge: Judge | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
@@ -113,6 +95,7 @@ def benchmark(
         folder: For artefacts, which stay there.
         seconds: For each case, about.
         energy: Whether to measure millijoules, one case after the other.
+        counters: Whether to ask a GPU how busy it is, and its counters about every kernel.
         judge: Data set for the metric; cases with random weights have none.
         say: Told what is being done.
 
@@ -121,6 +104,7 @@ def benchmark(
     """
     rows = []
     workers: list[Worker] = []
+    cases = [replace(one, device=computes_on(one.engine, one.device)) for one in cases]
     try:
         for case in cases:
             say(f"{case.model} in {case.engine}, {case.precision}, {case.form}")
@@ -132,12 +116,15 @@ def benchmark(
                 rows[-1] |= {"metric": _judge(case, place, judge), "dataset": judge.dataset}
         say("measuring")
         take_turns(workers, seconds=seconds * len(workers))
-        for row, worker in zip(rows, workers, strict=True):
+        for case, row, worker in zip(cases, rows, workers, strict=True):
             timing = asdict(worker.timing())
             row |= {key: round(v, 4) if key != "calls" else v for key, v in timing.items()}
             row["images_per_second"] = round(1000 * row["batch"] / row["ms_median"], 2)
             if energy:
-                row |= _energy(worker, row)
+                row |= energy_of(worker, row)
+            if counters:
+                say(f"counters of {case.model} in {case.engine}, batch {case.batch}")
+                row |= counted(worker, case, row)
     finally:
         for worker in workers:
             worker.close()
@@ -150,6 +137,7 @@ def machine() -> dict[str, Any]:
         "processor": _processor(),
         "instructions": _instructions(),
         "cores": os.cpu_count(),
+        **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
         "system": platform.platform(),
         "python": platform.python_version(),
         "versions": {name: found for name in PACKAGES if (found := _version(name))},
@@ -187,6 +175,18 @@ def _size(case: Case, loaded: Loaded) -> tuple[int, int]:
     return size
 
 
+def open_case(case: Case) -> Callable[[], Any]:
+    """A warm call of one of torch's own engines, nothing compared.
+
+    Raises:
+        UserError: The case needs an artefact, or cannot be built.
+    """
+    if ENGINES[case.engine].target is not None:
+        raise UserError(f"{case.engine} runs artefacts, and on the CPU alone")
+    loaded, batch = _ready(case)
+    return _Call(_engine(case, None, loaded), batch)
+
+
 def _open(case: Case, place: Path | None) -> Callable[[], Any]:
     """In the case's own process: the call to be timed."""
     if place is not None:
@@ -196,20 +196,24 @@ def _open(case: Case, place: Path | None) -> Callable[[], Any]:
         begin_memory()
         return _Call(open_artefact(place, threads=case.threads), spec.batch(pictures).numpy())
     difference = _difference(case)
-    loaded = network_of(case.model)
-    spec = loaded.preprocessing.resized(_size(case, loaded))
-    batch = spec.batch(drawn_pictures(case.batch, _size(case, loaded))).numpy()
+    loaded, batch = _ready(case)
     begin_memory()
     call = _Call(_engine(case, None, loaded), batch)
     call.said["difference"] = difference
     return call
 
 
+def _ready(case: Case) -> tuple[Loaded, np.ndarray]:
+    loaded = network_of(case.model)
+    size = _size(case, loaded)
+    return loaded, loaded.preprocessing.resized(size).batch(
+        drawn_pictures(case.batch, size)
+    ).numpy()
+
+
 def _difference(case: Case) -> float:
     """Of a torch engine to the train form."""
-    loaded = network_of(case.model)
-    spec = loaded.preprocessing.resized(_size(case, loaded))
-    batch = spec.batch(drawn_pictures(case.batch, _size(case, loaded))).numpy()
+    loaded, batch = _ready(case)
     truth = engine_kind("torch")(loaded.network, threads=case.threads)
     axis = 2 if loaded.task == "detection" else 1
     found = _engine(case, None, loaded)
@@ -232,7 +236,7 @@ def _engine(case: Case, place: Path | None, loaded: Loaded) -> Engine:
         return open_artefact(place, threads=case.threads)
     network = fold(loaded.network) if case.form == "deploy" else loaded.network
     opened: Engine = engine_kind(case.engine)(
-        network, precision=case.precision, threads=case.threads
+        network, precision=case.precision, threads=case.threads, device=case.device
     )
     return opened
 
@@ -249,24 +253,6 @@ def _judge(case: Case, place: Path | None, judge: Judge) -> dict[str, float]:
         spec = spec.resized(_size(case, loaded))
     found = judge.scores(engine, task=loaded.task, preprocessing=spec, classes=loaded.classes)
     return {name: round(value, 4) for name, value in found.items()}
-
-
-def _energy(worker: Worker, row: dict[str, Any]) -> dict[str, Any]:
-    """Millijoules of an image, or why there are none."""
-    found = survey()
-    fitting = [one for one in found.counters if one.covers in ("cpu", "board")]
-    if not fitting:
-        return {"millijoules_per_image": describe(None, "; ".join(found.reasons))}
-    calls = max(1, int(20 / row["ms_median"]))
-
-    def run() -> None:
-        worker.run(calls)
-
-    try:
-        spent = measure(run, counter=fitting[0], images=calls * row["batch"])
-    except UserError as error:
-        return {"millijoules_per_image": describe(None, str(error))}
-    return {"millijoules_per_image": spent.millijoules_per_image, "energy": spent.to_json()}
 
 
 def _version(package: str) -> str | None:

@@ -100,7 +100,7 @@ class NvmlTotal:
     stated_rate = None
 
     def __init__(self, nvml: Any, index: int) -> None:
-        self._nvml = nvml
+        self._nvml, self.index = nvml, index
         self._handle = nvml.nvmlDeviceGetHandleByIndex(index)
         name = nvml.nvmlDeviceGetName(self._handle)
         self.method = f"NVML total energy, GPU {index} ({name})"

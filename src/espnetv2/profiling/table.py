@@ -17,15 +17,23 @@ _COLUMNS = (
     "precision",
     "input",
     "threads",
+    "device",
     "ms",
     "p95",
     "images/s",
     "MB",
     "memory MB",
     "mJ/image",
+    "GPU %",
+    "SM MHz",
+    "SM active %",
+    "memory efficiency %",
+    "warp efficiency %",
     "metric",
     "difference",
 )
+
+_COUNTED = ("gpu_load", "gpu_kernels")
 
 
 def markdown(document: Mapping[str, Any]) -> str:
@@ -43,7 +51,8 @@ def markdown(document: Mapping[str, Any]) -> str:
         f"{machine['processor']}, {machine['cores']} cores; {versions}. Milliseconds are medians, "
         "all rows taking turns."
     )
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{about}\n"
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n\n".join([table, *_reasons(rows), about]) + "\n"
 
 
 def plot(rows: Sequence[Row], path: Path) -> bool:
@@ -119,6 +128,69 @@ def plot_energy(rows: Sequence[Row], path: Path) -> bool:
     return True
 
 
+def plot_batches(rows: Sequence[Row], path: Path) -> bool:
+    """Latency of an image against the batch; false unless some network has several batches.
+
+    A line for each network, engine, form, precision and device, with the GPU's clock as found.
+
+    Paper: espnet, the metrics that it adds for edge devices.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    lines: dict[tuple[str, ...], list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row["batch"]):
+        names = ("model", "engine", "form", "precision", "device")
+        lines.setdefault(tuple(row[name] for name in names), []).append(row)
+    several = {kind: line for kind, line in lines.items() if len({r["batch"] for r in line}) > 1}
+    if not several:
+        return False
+    require("matplotlib", extra="plots")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), dpi=130, layout="constrained")
+    axes = figure.subplots()
+    for kind, line in several.items():
+        found = [load["sm_mhz"] for row in line if (load := _counted(row, "gpu_load"))]
+        clock = f", {min(found):g} to {max(found):g} MHz" if found else ""
+        batches = [row["batch"] for row in line]
+        axes.plot(batches, [row["ms_median"] / row["batch"] for row in line], "o-")
+        axes.lines[-1].set_label(", ".join(kind) + clock)
+    axes.set(xlabel="images a call", ylabel="milliseconds an image, median", ylim=(0, None))
+    axes.set_xscale("log", base=2)
+    axes.legend(fontsize=7)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+    return True
+
+
+def _reasons(rows: Sequence[Row]) -> list[str]:
+    """Why counters lack, each reason once."""
+    told = [row[name] for row in rows for name in _COUNTED if isinstance(row.get(name), str)]
+    return [f"GPU counters: {reason}" for reason in dict.fromkeys(told)]
+
+
+def _counted(row: Row, name: str) -> Mapping[str, Any]:
+    values = row.get(name)
+    return values if isinstance(values, Mapping) else {}
+
+
+def _of_gpu(row: Row) -> list[str]:
+    """Five cells; empty where nobody asked."""
+    if not any(name in row for name in _COUNTED):
+        return [""] * 5
+    load, kernels = (_counted(row, name) for name in _COUNTED)
+    values = (
+        load.get("utilisation"),
+        load.get("sm_mhz"),
+        kernels.get("sm_active"),
+        kernels.get("memory_efficiency"),
+        kernels.get("warp_execution_efficiency"),
+    )
+    return ["not available" if one is None else f"{one:.1f}" for one in values]
+
+
 def _cells(row: Row) -> list[str]:
     size = "x".join(map(str, row["size"]))
     energy = row.get("millijoules_per_image", "")
@@ -131,12 +203,14 @@ def _cells(row: Row) -> list[str]:
         row["precision"],
         f"{row['batch']}x{size}",
         str(row["threads"]),
+        "" if row.get("device", "cpu") == "cpu" else row["device"],
         f"{row['ms_median']:.2f}",
         f"{row['ms_p95']:.2f}",
         f"{row['images_per_second']:.1f}",
         f"{row['bytes'] / 1e6:.2f}",
         f"{row['peak_memory_bytes'] / 1e6:.0f}",
         energy if isinstance(energy, str) else f"{energy:.2f}",
+        *_of_gpu(row),
         "" if name is None else f"{name} {metric[name]:.2f}",
         "" if row.get("difference") is None else f"{row['difference']:.1e}",
     ]
