@@ -1,12 +1,16 @@
 import itertools
+from collections import Counter
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from close import FLOAT64, assert_close
 from espnetv2.errors import UserError
+from espnetv2.layers import recurrence
 from espnetv2.layers.eru import ERU, EESP1d, GroupedLinear
 
 
@@ -177,3 +181,73 @@ def test_hidden_groups_and_transforms_are_checked():
         ERU(16, 16, hidden_groups=3)
     with pytest.raises(UserError, match="transforms=2"):
         ERU(16, 16, transforms=2)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("copies", [1, 4])
+def test_a_grouped_map_is_one_matrix_with_zeros_between_groups(groups, copies):
+    layer = GroupedLinear(8, 16, groups=groups, copies=copies).double()
+    x = torch.randn(5, 8, dtype=torch.float64)
+    dense = layer.dense()
+    assert dense.shape == (8, copies * 16)
+    assert int((dense == 0).sum()) == dense.numel() * (groups - 1) // groups
+    one, other = x @ dense, layer(x)
+    assert_close("outputs", one, other, FLOAT64)
+    factor = torch.randn_like(one)
+    (a,) = torch.autograd.grad(one, layer.weight, factor)
+    (b,) = torch.autograd.grad(other, layer.weight, factor)
+    assert_close("gradient", a, b, FLOAT64)
+
+
+@pytest.mark.parametrize("hidden_groups", [1, 4])
+def test_cudnns_recurrence_is_the_cells(hidden_groups):
+    """What a GPU computes, here by torch's own LSTM."""
+    cell = lively(ERU(16, 16, hidden_groups=hidden_groups))
+    x, state = torch.randn(7, 3, 16, dtype=torch.float64), cell.initial_state(3)
+    plain, after = cell(x, state)
+    steps = cell.transform(x, state.context)[0] + cell.bias
+    quick = recurrence.by_torch(steps, cell.recurrence.dense(), state.hidden, state.cell)
+    for name, one, other in zip(
+        ("outputs", "hidden", "cell"), quick, (plain, *after), strict=False
+    ):
+        assert_close(name, one, other, FLOAT64)
+
+
+class Operations(TorchDispatchMode):
+    """How often each operation ran."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.counts[str(operation)] += operation.namespace == "aten"  # else no work
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("hidden_groups", [1, 4])
+@pytest.mark.parametrize("over_time", [False, True])
+def test_on_a_gpu_a_segment_is_one_transform_and_one_lstm(
+    monkeypatch, over_time, hidden_groups, training
+):
+    """Counted on tensors that have shapes and a device only: no operation depends on the words."""
+    segments = []
+
+    def lstm(x, state, weights, *options):
+        segments.append((tuple(x.shape), tuple(weights[1].shape)))
+        return x[..., :16] * weights[1].sum(), *state
+
+    monkeypatch.setattr(torch, "lstm", lstm)
+    counts = []
+    with FakeTensorMode(), torch.device("cuda"):
+        cell = ERU(32, 16, hidden_groups=hidden_groups, over_time=over_time).train(training)
+        for words in (3, 30):
+            x = torch.empty(words, 2, 32)
+            with Operations() as seen:
+                out, _ = cell(x, cell.initial_state(2))
+            assert (out.device.type, tuple(out.shape)) == ("cuda", (words, 2, 16))
+            counts.append(seen.counts)
+    assert counts[0] == counts[1]
+    assert segments == [((3, 2, 64), (64, 16)), ((30, 2, 64), (64, 16))]
+    assert 0 < counts[0]["aten.bmm.default"] < 20

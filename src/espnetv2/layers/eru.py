@@ -38,7 +38,8 @@ class ERU(nn.Module):
     """LSTM cell whose linear transforms of the input vector are EESP units.
 
     The input does not depend on the recurrence, so all words of a segment pass through the EESP
-    units at once; only the hidden-to-hidden map is inside the loop over time.
+    units at once; only the hidden-to-hidden map is inside the loop over time. That loop is an
+    LSTM's: on a GPU it is one call of cuDNN, for grouped maps too.
 
         i, f, o, g = split(EESP(x) + W h + b)
         c' = sigmoid(f) c + sigmoid(i) tanh(g);  h' = sigmoid(o) tanh(c')
@@ -94,9 +95,8 @@ class ERU(nn.Module):
         transformed, context = self.transform(x, state.context)
         steps = transformed + self.bias  # (T, B, 4 width)
         hidden, cell = state.hidden, state.cell
-        if self.recurrence.groups == 1 and (self.training or x.is_cuda):
-            weight = self.recurrence.weight[0]
-            states, hidden, cell = recur(steps, weight, hidden, cell)
+        if x.is_cuda or (self.training and self.recurrence.groups == 1):
+            states, hidden, cell = recur(steps, self.recurrence.dense(), hidden, cell)
             return states, ERUState(hidden, cell, context)
         if not known(steps.shape[0]):  # in a traced graph for any number of words
             states, hidden, cell = scan_steps(self._step, steps, hidden, cell)
@@ -247,6 +247,21 @@ class GroupedLinear(nn.Module):
         grouped = x.view(x.shape[0], self.groups, -1).transpose(0, 1)  # (g, N, in/g)
         out = torch.bmm(grouped, self.weight).view(self.groups, x.shape[0], self.copies, -1)
         return out.permute(1, 2, 0, 3).flatten(1)  # (N, copies g out/g)
+
+    def dense(self) -> Tensor:
+        """The same map as one matrix, with zeros between groups: x @ dense.
+
+        Shape: (in_features, copies * out_features)
+        """
+        if self.groups == 1:
+            return self.weight[0]
+        per_group = self.weight.shape[2] // self.copies
+        blocks = self.weight.view(
+            self.groups, -1, self.copies, 1, per_group
+        )  # (g, in/g, copies, 1, out/g)
+        own = torch.eye(self.groups, dtype=blocks.dtype, device=blocks.device)
+        spread: Tensor = blocks * own.view(self.groups, 1, 1, self.groups, 1)
+        return spread.flatten(2).flatten(0, 1)
 
 
 class NormAct1d(nn.Module):
