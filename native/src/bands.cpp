@@ -100,7 +100,7 @@ class Worker {
       const float* from = maps_.memory.image + before;
       for (int y = row; y < end; ++y) {
         char* to = image.move(y * image.row + c * image.block);
-        maps_.kernels.take(from + static_cast<Index>(y) * s.width, to, s.width);
+        std::memcpy(to, from + static_cast<Index>(y) * s.width, sizeof(float) * at(s.width));
         clear(to - s.border * s.value, s.border * s.value);
         clear(to + s.width * s.value, s.border * s.value);
       }

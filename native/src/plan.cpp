@@ -89,14 +89,16 @@ class Planner {
     }
   }
 
-  // Depth-wise convolutions read a value many times: it stays a float for them, so that it need not
-  // become one each time. What the network says stays one as well, for the sake of near ties.
+  // What depth-wise convolutions read, and the image with its small copies, stays a float, since
+  // each value is read many times. What the network says does so for the sake of near ties.
   bool wide(Name name) const {
-    if (network_.places[at(name)].planar) return false;
+    if (network_.places[at(name)].planar) return true;
     const auto mine = [&](Name one) { return storage_name(one) == name; };
     bool pyramids = false, others = false, given = false;
     for (const Step& step : program_.steps) {
-      if (mine(step.out) && step.kind != Kind::conv) return false;
+      if (step.kind == Kind::concat || step.kind == Kind::shuffle) continue;  // read nothing
+      const bool narrow = step.kind == Kind::combine || step.kind == Kind::logistic;
+      if (narrow && mine(step.out)) return false;
       for (const Name one : reads(step)) {
         const bool pyramid = step.kind == Kind::pyramid && step.inputs[0] == one;
         if (mine(one)) (pyramid ? pyramids : others) = true;
@@ -145,7 +147,7 @@ class Planner {
     std::vector<Storage*> shared;
     std::vector<Index> used(plan_.groups.size(), 0);
     const Storage& image = storage(kImage);
-    const Index room = aligned(image.row * image.rows_kept);
+    const Index room = aligned(plan_.values_of(image.row * image.rows_kept, image));
     for (size_t i = 0; i < plan_.groups.size(); ++i) {
       if (plan_.groups[i].operations[0].kind == Operation::Kind::import) used[i] = room;
     }

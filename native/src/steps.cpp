@@ -125,6 +125,7 @@ class Steps {
     a.out = out.at;
     a.out_row = out.row;
     a.out_block = out.block;
+    a.out_wide = out.value == sizeof(float);
     a.branches = static_cast<int>(step.branches.size());
     a.taps = packed.taps.data();
     a.offsets = operation.offsets.data();
@@ -147,10 +148,10 @@ class Steps {
   void shrink(const Operation& operation, const Share& share) {
     const View in = view(operation.in), out = view(operation.out);
     ShrinkArgs a{};
-    a.x = in.at;
+    a.x = reinterpret_cast<const float*>(in.at);
     a.x_row = in.row;
     a.x_block = in.block;
-    a.out = out.at;
+    a.out = reinterpret_cast<float*>(out.at);
     a.out_row = out.row;
     a.out_block = out.block;
     a.planes = blocks(operation.out);
@@ -169,6 +170,7 @@ class Steps {
     a.out = out.at;
     a.out_row = out.row;
     a.out_block = out.block;
+    a.out_wide = out.value == sizeof(float);
     a.rows = operation.rows_at.data();
     a.columns = operation.columns_at.data();
     a.largest = operation.step->kind == Kind::maximum;
@@ -191,6 +193,7 @@ class Steps {
     a.out = out.at;
     a.out_row = out.row;
     a.out_block = out.block;
+    a.out_wide = out.value == sizeof(float);
     a.rows = operation.rows_at.data();
     a.row_weights = operation.row_weights.data();
     a.columns = operation.columns_at.data();
@@ -249,6 +252,7 @@ class Steps {
     a.out = out.at;
     a.out_row = out.row;
     a.out_block = out.block;
+    a.out_wide = out.value == sizeof(float);
     a.blocks = blocks(operation.out);
     a.width = storage(operation.out).width;
     a.row = share.row;
@@ -272,6 +276,7 @@ class Steps {
       a.out_row = 2 * out.row;
       a.out_block = out.block;
       a.out_step = 2 * lanes();
+      a.wide = out.value == sizeof(float);
       a.tiles = packed.tiles.data();
       a.offsets = operation.offsets.data() + entry;
       a.weights = floats(packed.weights);

@@ -62,6 +62,7 @@ struct PyramidArgs {
   bool wide;  // `x` is floats
   void* out;  // branch b of block c lies at block b * blocks + c
   Index out_row, out_block;
+  bool out_wide;  // `out` is floats
   int branches;
   const int32_t* taps;     // of each branch
   const int32_t* offsets;  // [branch][tap]
@@ -82,6 +83,7 @@ struct ResizeArgs {
   Index x_row, x_block;
   void* out;
   Index out_row, out_block;
+  bool out_wide;
   const int32_t* rows;       // above and below of each output row
   const float* row_weights;  // of the one below
   const int32_t* columns;    // left and right, in floats
@@ -94,9 +96,9 @@ struct ResizeArgs {
 
 // Means of 3x3 pixels at every other pixel, plane by plane.
 struct ShrinkArgs {
-  const void* x;
+  const float* x;
   Index x_row, x_block;
-  void* out;
+  float* out;
   Index out_row, out_block;
   int planes, width;
   int row, row_end;
@@ -108,6 +110,7 @@ struct WindowArgs {
   Index x_row, x_block;
   void* out;
   Index out_row, out_block;
+  bool out_wide;
   const int32_t* rows;     // first and end of each output row
   const int32_t* columns;  // the same
   bool largest;
@@ -145,6 +148,7 @@ struct GatherArgs {
   const int32_t* picks;    // [source][lane]: which of its lanes comes here; negative for none
   void* out;
   Index out_row, out_block;
+  bool out_wide;
   int blocks, width;
   int row, row_end;
 };
@@ -191,7 +195,6 @@ struct Kernels {
   void (*combine)(const CombineArgs&);
   void (*gather)(const GatherArgs&);
   void (*planes)(const PlanesArgs&);
-  void (*take)(const float* from, void* to, Index count);  // the image's values
   double (*peak)(double seconds);  // multiply-adds a second of one thread, registers only
   int granule;                     // of `conv_bytes`
 };

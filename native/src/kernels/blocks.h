@@ -62,7 +62,7 @@ INLINE void multiply_tiles(const Spot& s, const Input* x, Index step,
 template <int kTiles, int kBlocks>
 void block_tile(const Spot& s, int pixels) {
   alignas(64) float sums[kTiles][kBlocks][kPixelsOfTile][kLanes];
-  multiply_tiles(s, s.x, s.x_step, sums);
+  multiply_tiles(s, map(s.x), s.x_step, sums);
   for (int b = 0; b < kBlocks; ++b) {
     const Vector bias = load(s.bias + b * kLanes);
     Vector own[kTiles * kPixelsOfTile];
@@ -106,7 +106,7 @@ void pair_tile(const Spot& s) {
   begin(s, sum);
 #pragma GCC unroll 1
   for (int i = 0; i < s.depth; ++i, w += kBlocks * kWeightsOfBlock) {
-    const Value* x = s.x + s.offsets[i];
+    const Value* x = map(s.x) + s.offsets[i];
 #pragma GCC unroll 1
     for (int pair = 0; pair < kLanes / 2; ++pair) {
       __m512bh weight[kBlocks];

@@ -22,12 +22,12 @@ INLINE void resize_part(const ResizeArgs& a, int y, int c, int x, int end) {
   }
   const Vector rise = kSlopes ? load(a.rise + c * kLanes) : zero();
   const Vector fall = kSlopes ? load(a.fall + c * kLanes) : zero();
-  Value* out = map(a.out) + y * a.out_row + c * a.out_block;
+  const Index out = y * a.out_row + c * a.out_block;
   for (; x < end; ++x) {
     const float right = a.column_weights[x];
     const Vector value = load(line + a.columns[2 * x] - first) * (1.0f - right) +
                          load(line + a.columns[2 * x + 1] - first) * right;
-    store(out + x * kLanes, kSlopes ? slopes(value, rise, fall) : value);
+    put(a.out, a.out_wide, out + x * kLanes, kSlopes ? slopes(value, rise, fall) : value);
   }
 }
 
@@ -51,19 +51,32 @@ void resize(const ResizeArgs& a) {
   }
 }
 
+INLINE void shrink_row(const float* middle, Index x_row, float* out, int width) {
+  const float *above = middle - x_row, *below = middle + x_row;
+  const auto columns = [&](int x) {
+    return load_unaligned(above + x) + load_unaligned(middle + x) + load_unaligned(below + x);
+  };
+  int x = 0;
+  for (; x + kLanes <= width; x += kLanes) {  // reads columns 2 x - 1 up to the last one needed
+    const Vector first = columns(2 * x - 1), second = columns(2 * x - 1 + kLanes);
+    const Vector lefts = every_other<0>(first, second), middles = every_other<1>(first, second);
+    const Vector rights = every_other<1>(columns(2 * x), columns(2 * x + kLanes));
+    const Vector mean = (lefts + middles + rights) * (1.0f / 9.0f);
+    memcpy(out + x, &mean, sizeof mean);
+  }
+  for (; x < width; ++x) {
+    float sum = 0;
+    for (int c = 2 * x - 1; c <= 2 * x + 1; ++c) sum += above[c] + middle[c] + below[c];
+    out[x] = sum * (1.0f / 9.0f);
+  }
+}
+
+// Of planes, which are floats.
 void shrink(const ShrinkArgs& a) {
   for (int c = 0; c < a.planes; ++c) {
     for (int y = a.row; y < a.row_end; ++y) {
-      const Value* middle = map(a.x) + 2 * y * a.x_row + c * a.x_block;
-      const Value *above = middle - a.x_row, *below = middle + a.x_row;
-      Value* out = map(a.out) + y * a.out_row + c * a.out_block;
-      const auto column = [&](int x) {
-        return number(above[x]) + number(middle[x]) + number(below[x]);
-      };
-      for (int x = 0; x < a.width; ++x) {
-        const float sum = column(2 * x - 1) + column(2 * x) + column(2 * x + 1);
-        set(out + x, sum * (1.0f / 9.0f));
-      }
+      shrink_row(a.x + 2 * y * a.x_row + c * a.x_block, a.x_row,
+                 a.out + y * a.out_row + c * a.out_block, a.width);
     }
   }
 }
@@ -91,7 +104,7 @@ void window(const WindowArgs& a) {
     for (int y = a.row; y < a.row_end; ++y) {
       const int top = a.rows[2 * y], rows = a.rows[2 * y + 1] - top;
       const Value* from = map(a.x) + c * a.x_block + top * a.x_row;
-      Value* out = map(a.out) + y * a.out_row + c * a.out_block;
+      const Index out = y * a.out_row + c * a.out_block;
       for (int x = 0; x < a.width; ++x) {
         const int left = a.columns[2 * x], columns = a.columns[2 * x + 1] - left;
         const Value* corner = from + left * kLanes;
@@ -103,7 +116,7 @@ void window(const WindowArgs& a) {
         } else {
           found = window_of<false>(corner, a.x_row, rows, columns);
         }
-        store(out + x * kLanes, slopes(found, rise, fall));
+        put(a.out, a.out_wide, out + x * kLanes, slopes(found, rise, fall));
       }
     }
   }
@@ -134,8 +147,8 @@ void combine(const CombineArgs& a) {
 }
 
 // Lanes of up to four input blocks at once; those that are not taken are added as zeros.
-template <int kSources>
-INLINE void gather_row(const Value* x, const int32_t* sources, const int32_t* picks, Value* out,
+template <int kSources, class Output>
+INLINE void gather_row(const Value* x, const int32_t* sources, const int32_t* picks, Output* out,
                        int width, bool more) {
   Integers pick[kSources];
   const Value* from[kSources];
@@ -153,12 +166,13 @@ INLINE void gather_row(const Value* x, const int32_t* sources, const int32_t* pi
   }
 }
 
-void gather(const GatherArgs& a) {
+template <class Output>
+INLINE void gather_to(const GatherArgs& a) {
   for (int y = a.row; y < a.row_end; ++y) {
     const Value* x = map(a.x) + y * a.x_row;
     const int32_t *sources = a.sources, *picks = a.picks;
     for (int c = 0; c < a.blocks; ++c) {
-      Value* out = map(a.out) + y * a.out_row + c * a.out_block;
+      Output* out = static_cast<Output*>(a.out) + y * a.out_row + c * a.out_block;
       for (int left = a.counts[c], part = 0; left > 0; ++part) {
         const int now = left < 4 ? left : 4;
         if (now == 4) gather_row<4>(x, sources, picks, out, a.width, part);
@@ -173,18 +187,7 @@ void gather(const GatherArgs& a) {
   }
 }
 
-void take(const float* from, void* to, Index count) {
-#if defined(HALF)
-  Index i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    const Halves halves = halves_of(load_unaligned(from + i));
-    memcpy(map(to) + i, &halves, sizeof halves);
-  }
-  for (; i < count; ++i) set(map(to) + i, from[i]);
-#else
-  memcpy(to, from, static_cast<size_t>(count) * sizeof(float));
-#endif
-}
+void gather(const GatherArgs& a) { a.out_wide ? gather_to<float>(a) : gather_to<Value>(a); }
 
 }  // namespace
 }  // namespace espnetv2

@@ -13,19 +13,19 @@ namespace {
 // there is one function for all widths.
 #if defined(HALF)
 __attribute__((noinline)) void store_sums(const PyramidArgs& a, Index own, const Vector* sum,
-                                          Value* to, int pixels) {
+                                          void* to, int pixels) {
   const Vector scale = a.scale ? load(a.scale + own) : all(1.0f);
   const Vector shift = a.scale ? load(a.shift + own) : zero();
   const Vector rise = a.rise ? load(a.rise + own) : all(1.0f);
   const Vector fall = a.rise ? load(a.fall + own) : all(1.0f);
   for (int p = 0; p < pixels; ++p) {
-    store(to + p * kLanes, slopes(sum[p] * scale + shift, rise, fall));
+    put(to, a.out_wide, p * kLanes, slopes(sum[p] * scale + shift, rise, fall));
   }
 }
 #endif
 
 template <int kPixels>
-INLINE void store_branch(const PyramidArgs& a, Index own, const Vector (&sum)[kPixels], Value* to) {
+INLINE void store_branch(const PyramidArgs& a, Index own, const Vector (&sum)[kPixels], void* to) {
 #if defined(HALF)
   Vector kept[kPixels];
   UNROLL for (int p = 0; p < kPixels; ++p) kept[p] = sum[p];
@@ -41,12 +41,12 @@ INLINE void store_branch(const PyramidArgs& a, Index own, const Vector (&sum)[kP
     const Vector rise = load(a.rise + own), fall = load(a.fall + own);
     UNROLL for (int p = 0; p < kPixels; ++p) value[p] = slopes(value[p], rise, fall);
   }
-  UNROLL for (int p = 0; p < kPixels; ++p) store(to + p * kLanes, value[p]);
+  UNROLL for (int p = 0; p < kPixels; ++p) store(map(to) + p * kLanes, value[p]);
 #endif
 }
 
 template <class In, int kPixels, int kStep>
-void pyramid_part(const PyramidArgs& a, const void* start, Value* out, int block) {
+void pyramid_part(const PyramidArgs& a, const void* start, void* out, int block) {
   const In* x = static_cast<const In*>(start);
   const int32_t* offset = a.offsets;
   int taps = 0;
@@ -66,12 +66,12 @@ void pyramid_part(const PyramidArgs& a, const void* start, Value* out, int block
       const In* from = x + *offset;
       UNROLL for (int p = 0; p < kPixels; ++p) sum[p] += weight * load(from + p * step);
     }
-    Value* to = out + static_cast<Index>(b) * a.blocks * a.out_block;
-    store_branch<kPixels>(a, own, sum, to);
+    const Index place = static_cast<Index>(b) * a.blocks * a.out_block;
+    store_branch<kPixels>(a, own, sum, moved(out, a.out_wide, place));
   }
 }
 
-using PyramidFunction = void (*)(const PyramidArgs&, const void*, Value*, int);
+using PyramidFunction = void (*)(const PyramidArgs&, const void*, void*, int);
 
 constexpr int kPyramidPixels = kTilePixels < 12 ? kTilePixels : 12;
 
@@ -99,10 +99,10 @@ INLINE void pyramid_of(const PyramidArgs& a) {
   for (int block = a.block; block < a.block_end; ++block) {
     for (int y = a.row; y < a.row_end; ++y) {
       const In* x = static_cast<const In*>(a.x) + y * a.x_row + block * a.x_block;
-      Value* out = map(a.out) + y * a.out_row + block * a.out_block;
+      void* out = moved(a.out, a.out_wide, y * a.out_row + block * a.out_block);
       for (int first = 0, part = 0; first < a.width; ++part) {
         const int pixels = parts.size + (part < parts.wider);
-        of_width[pixels](a, x + first * a.x_step, out + first * kLanes, block);
+        of_width[pixels](a, x + first * a.x_step, moved(out, a.out_wide, first * kLanes), block);
         first += pixels;
       }
     }

@@ -49,9 +49,9 @@ constexpr void (*kConvBytes)(const ConvArgs&) = nullptr;
 constexpr Index kGranule = 0;
 #endif
 
-const Kernels kTable = {NAME,    kLanes, sizeof(Value), conv,    kConvBlocks, kConvBytes,
-                        pyramid, resize, shrink,        window,  combine,     gather,
-                        planes,  take,   peak,          kGranule};
+const Kernels kTable = {NAME,       kLanes,  sizeof(Value), conv,   kConvBlocks,
+                        kConvBytes, pyramid, resize,        shrink, window,
+                        combine,    gather,  planes,        peak,   kGranule};
 
 }  // namespace
 

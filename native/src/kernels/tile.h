@@ -10,7 +10,7 @@ namespace {
 
 // One tile at one place.
 struct Spot {
-  const Value* x;
+  const void* x;
   const int32_t* offsets;
   const float* weights;
   int depth;
@@ -28,13 +28,13 @@ struct Spot {
 
 constexpr int kAhead = 512;  // floats
 
-template <int kPixels, int kBlocks, int kStep>
+template <int kPixels, int kBlocks, int kStep, class In>
 INLINE void multiply(const Spot& s, Vector (&sum)[kPixels][kBlocks]) {
   const float* w = s.weights;
   const Index step = kStep ? kStep : s.x_step;
 #pragma GCC unroll 1
   for (int i = 0; i < s.depth; ++i) {
-    const Value* x = s.x + s.offsets[i];
+    const In* x = static_cast<const In*>(s.x) + s.offsets[i];
     Vector weight[kBlocks];
     UNROLL for (int b = 0; b < kBlocks; ++b) weight[b] = load(w + b * kLanes);
     // weights come from afar and are read once a run: ask for them early
@@ -57,11 +57,6 @@ INLINE void begin(const Spot& s, Vector (&sum)[kPixels][kBlocks]) {
 
 #if defined(HALF) || defined(BYTES)
 
-INLINE void put(const Spot& s, Index place, Vector v) {
-  if (!s.wide) return store(map(s.out) + place, v);
-  store(static_cast<float*>(s.out) + place, v);
-}
-
 // The same for all widths, since rounding takes much code.
 __attribute__((noinline)) void finish_block(const Spot& s, int b, const Vector* sum, int pixels) {
   const Vector rise = s.rise ? load(s.rise + b * kLanes) : all(1.0f);
@@ -70,7 +65,7 @@ __attribute__((noinline)) void finish_block(const Spot& s, int b, const Vector* 
   for (int p = 0; p < pixels; ++p) {
     const Vector value = residual ? sum[p] + load(residual + p * kLanes) : sum[p];
     const Index place = s.places ? s.places[p] : p * s.out_step;
-    put(s, b * s.out_block + place, slopes(value, rise, fall));
+    put(s.out, s.wide, b * s.out_block + place, slopes(value, rise, fall));
   }
 }
 
@@ -112,34 +107,41 @@ INLINE void finish(const Spot& s, Vector (&sum)[kPixels][kBlocks]) {
 
 #endif
 
-template <int kPixels, int kBlocks, int kStep>
+template <int kPixels, int kBlocks, int kStep, class In>
 void tile(const Spot& s) {
   Vector sum[kPixels][kBlocks];
   begin(s, sum);
-  multiply<kPixels, kBlocks, kStep>(s, sum);
+  multiply<kPixels, kBlocks, kStep, In>(s, sum);
   finish(s, sum);
 }
 
 using TileFunction = void (*)(const Spot&);
 
 // The functions for every width, so that a tile of any width is one call.
-template <int kBlocks, int kStep, class = std::make_integer_sequence<int, kTilePixels>>
+template <int kBlocks, int kStep, class In, class = std::make_integer_sequence<int, kTilePixels>>
 struct Tiles;
 
-template <int kBlocks, int kStep, int... kBefore>
-struct Tiles<kBlocks, kStep, std::integer_sequence<int, kBefore...>> {
-  static constexpr TileFunction of_width[] = {nullptr, tile<kBefore + 1, kBlocks, kStep>...};
+template <int kBlocks, int kStep, class In, int... kBefore>
+struct Tiles<kBlocks, kStep, In, std::integer_sequence<int, kBefore...>> {
+  static constexpr TileFunction of_width[] = {nullptr, tile<kBefore + 1, kBlocks, kStep, In>...};
 };
+
+// Whether a convolution reads planes, which are floats: there neighbours lie side by side.
+INLINE bool of_planes(Index step) { return step < 4; }
 
 template <int kBlocks>
 INLINE const TileFunction* tiles_for(Index step) {
-  // every other pixel of the image, and what has no blocks for all else
-  if (step == 2) return Tiles<kBlocks, 2>::of_width;
-#if !defined(AMX) && !(defined(HALF) && defined(__AVX512BF16__))
-  if (step == kLanes) return Tiles<kBlocks, kLanes>::of_width;
-  if (step == 2 * kLanes) return Tiles<kBlocks, 2 * kLanes>::of_width;
+  if (step == 2) return Tiles<kBlocks, 2, float>::of_width;  // every other pixel of the image
+#if defined(HALF)
+  if (of_planes(step)) return Tiles<kBlocks, 0, float>::of_width;
 #endif
-  return Tiles<kBlocks, 0>::of_width;
+#if defined(AMX) || (defined(HALF) && defined(__AVX512BF16__))
+  return nullptr;  // all else goes by blocks
+#else
+  if (step == kLanes) return Tiles<kBlocks, kLanes, Value>::of_width;
+  if (step == 2 * kLanes) return Tiles<kBlocks, 2 * kLanes, Value>::of_width;
+  return Tiles<kBlocks, 0, Value>::of_width;
+#endif
 }
 
 // A tile's place in a step; `move` says at which pixel.
@@ -161,9 +163,9 @@ INLINE Spot spot_of(const ConvArgs& a, const Tile& t) {
 }
 
 INLINE void move(const ConvArgs& a, const Tile& t, int y, int first, Spot& s) {
-  s.x = map(a.x) + y * a.x_row + first * a.x_step;
+  s.x = moved(a.x, of_planes(a.x_step), y * a.x_row + first * a.x_step);
   const Index place = y * a.out_row + t.block * a.out_block + (a.places ? 0 : first * a.out_step);
-  s.out = static_cast<char*>(a.out) + place * (a.wide ? sizeof(float) : sizeof(Value));
+  s.out = moved(a.out, a.wide, place);
   s.places = a.places ? a.places + first : nullptr;
   if (!a.residual) return;
   s.residual = map(a.residual) + y * a.residual_row + t.block * a.residual_block + first * kLanes;

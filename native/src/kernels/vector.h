@@ -54,6 +54,20 @@ INLINE Halves halves_of(Vector v) {
 #endif
 }
 INLINE void store(uint16_t* p, Vector v) { *reinterpret_cast<Halves*>(p) = halves_of(v); }
+// Into a map of floats where `wide`, else into one of values.
+INLINE void put(void* out, bool wide, Index place, Vector v) {
+  if (wide) return store(static_cast<float*>(out) + place, v);
+  store(static_cast<Value*>(out) + place, v);
+}
+INLINE Index bytes_of(bool wide, Index places) {
+  return places * static_cast<Index>(wide ? sizeof(float) : sizeof(Value));
+}
+INLINE void* moved(void* p, bool wide, Index places) {
+  return static_cast<char*>(p) + bytes_of(wide, places);
+}
+INLINE const void* moved(const void* p, bool wide, Index places) {
+  return static_cast<const char*>(p) + bytes_of(wide, places);
+}
 INLINE float number(float value) { return value; }
 INLINE float number(uint16_t value) { return float_of(value); }
 INLINE void set(float* p, float value) { *p = value; }
@@ -76,6 +90,22 @@ INLINE void store_some(float* p, Vector v, int count) {
   } else {
     for (int l = 0; l < count; ++l) p[l] = v[l];
   }
+}
+// Every other lane of two vectors side by side, from the first or from the second one on.
+template <int kFirst>
+INLINE Vector every_other(Vector a, Vector b) {
+#if defined(__clang__)
+  Vector found{};
+  for (int l = 0; l < kLanes; ++l) {
+    const int from = 2 * l + kFirst;
+    found[l] = from < kLanes ? a[from] : b[from - kLanes];
+  }
+  return found;
+#else
+  Integers from;
+  UNROLL for (int l = 0; l < kLanes; ++l) from[l] = 2 * l + kFirst;
+  return __builtin_shuffle(a, b, from);
+#endif
 }
 // Lane l of the result is lane pick[l] of `v`, counted modulo the lanes.
 INLINE Vector shuffle(Vector v, Integers pick) {
