@@ -119,6 +119,17 @@ def test_arrays_go_through_the_same_graph(graphs):
     assert len(graphs) == 1
 
 
+def test_answers_in_whole_numbers_stay_whole(graphs):
+    class Map(torch.nn.Module):
+        def forward(self, images):
+            return images.argmax(1).to(torch.uint8)
+
+    images = torch.randn(1, 3, 8, 8)
+    found = CudaGraphEngine(Map(), precision="bf16")(images)
+    assert found.dtype == torch.uint8
+    assert torch.equal(found, images.bfloat16().argmax(1).to(torch.uint8))
+
+
 def test_a_predictor_takes_it(graphs):
     picture = Image.effect_noise((200, 150), 80).convert("RGB")
     quick, plain = load(NAME, engine="cudagraph"), load(NAME, engine="torch")

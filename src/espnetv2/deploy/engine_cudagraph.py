@@ -107,7 +107,7 @@ class _Recording:
 
 
 def _own(output: Tensor, device: torch.device) -> Tensor:
-    return output.to(device, torch.float32, copy=True)
+    return output.to(device, torch.float32 if output.is_floating_point() else None, copy=True)
 
 
 def _gpu(name: str) -> torch.device:

@@ -31,7 +31,6 @@ WARP = 32
 """Threads that a GPU runs in step."""
 
 _USUAL_PLACES = ("usr/local/cuda*/bin/ncu", "opt/nvidia/nsight-compute/*/ncu")
-_PATIENCE = 300.0  # seconds; hundreds of kernels run several times each, with Python's start
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def find_profiler(root: Path = Path("/")) -> str:
     )
 
 
-def count(program: Sequence[str], *, profiler: str, patience: float = _PATIENCE) -> KernelCounters:
+def count(program: Sequence[str], *, profiler: str, patience: float = 300.0) -> KernelCounters:
     """Counters of the kernels between the program's `cudaProfilerStart` and `cudaProfilerStop`.
 
     Each kernel runs several times, for the GPU has fewer counters than are asked for. The clocks

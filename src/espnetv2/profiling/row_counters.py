@@ -35,10 +35,15 @@ def energy_of(worker: Worker, row: dict[str, Any]) -> dict[str, Any]:
     return {"millijoules_per_image": spent.millijoules_per_image, "energy": spent.to_json()}
 
 
-def counted(worker: Worker, case: Case, row: dict[str, Any]) -> dict[str, Any]:
+def counted(
+    worker: Worker, case: Case, row: dict[str, Any], *, patience: float = 300.0
+) -> dict[str, Any]:
     """How busy the GPU is while the worker runs, and the counters of one call's kernels.
 
     Each of the two is a dictionary, or a text that says "not available" and why.
+
+    Args:
+        patience: Seconds for the kernels, of which each runs several times.
     """
     if not case.device.startswith("cuda"):
         return {"gpu_load": _lacking(_NO_GPU), "gpu_kernels": _lacking(_NO_GPU)}
@@ -52,7 +57,7 @@ def counted(worker: Worker, case: Case, row: dict[str, Any]) -> dict[str, Any]:
         text = json.dumps(asdict(case))
         program = [sys.executable, "-m", "espnetv2.profiling.counted_run", text]
         profiler = kernel_counters.find_profiler()
-        return kernel_counters.count(program, profiler=profiler).to_json()
+        return kernel_counters.count(program, profiler=profiler, patience=patience).to_json()
 
     return {"gpu_load": _or_why(load), "gpu_kernels": _or_why(kernels)}
 
