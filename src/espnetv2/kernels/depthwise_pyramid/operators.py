@@ -1,0 +1,184 @@
+"""Registers the operators: schema, plain and fused implementation, shapes, gradients, autocast."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from espnetv2.kernels.depthwise_pyramid import reference
+from espnetv2.kernels.dispatch import runs_on
+from espnetv2.kernels.layout import memory_format
+from espnetv2.kernels.registry import Operator, autocast, register
+
+LARGEST_DILATION = 16
+"""Beyond it the gradient of the input would want more registers than there are."""
+
+
+def _forward(x: Tensor, weight: Tensor, dilations: list[int], stride: int) -> Tensor:
+    _check(x, weight, dilations, stride)
+    if runs_on(x.device.type):
+        from espnetv2.kernels.depthwise_pyramid.launch import forward
+
+        return forward(x, weight, dilations, stride)
+    return _formed(reference.depthwise_pyramid(x, weight, dilations, stride), x)
+
+
+def _forward_moments(
+    x: Tensor, weight: Tensor, dilations: list[int], stride: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    _check(x, weight, dilations, stride)
+    if runs_on(x.device.type):
+        from espnetv2.kernels.depthwise_pyramid.launch import forward_moments
+
+        return forward_moments(x, weight, dilations, stride)
+    y = _formed(reference.depthwise_pyramid(x, weight, dilations, stride), x)
+    return y, *reference.moments(y)
+
+
+def _forward_act(
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    rise: Tensor,
+    fall: Tensor,
+    dilations: list[int],
+    stride: int,
+) -> Tensor:
+    _check(x, weight, dilations, stride)
+    if runs_on(x.device.type):
+        from espnetv2.kernels.depthwise_pyramid.launch import forward
+
+        return forward(x, weight, dilations, stride, epilogue=(scale, shift, rise, fall))
+    y = reference.depthwise_pyramid(x, weight, dilations, stride)
+    return _formed(reference.scale_shift_act(y, scale, shift, rise, fall), x)
+
+
+def _grad_x(
+    grad: Tensor, weight: Tensor, height: int, width: int, dilations: list[int], stride: int
+) -> Tensor:
+    if runs_on(grad.device.type) and max(dilations) <= LARGEST_DILATION:
+        from espnetv2.kernels.depthwise_pyramid.launch import grad_x
+
+        return grad_x(grad, weight, (height, width), dilations, stride)
+    return _formed(reference.grad_x(grad, weight, (height, width), dilations, stride), grad)
+
+
+def _grad_weight(grad: Tensor, x: Tensor, dilations: list[int], stride: int) -> Tensor:
+    if runs_on(x.device.type):
+        from espnetv2.kernels.depthwise_pyramid.launch import grad_weight
+
+        return grad_weight(grad, x, dilations, stride)
+    return reference.grad_weight(grad, x, dilations, stride)
+
+
+def _formed(y: Tensor, like: Tensor) -> Tensor:
+    return y.contiguous(memory_format=memory_format(like))
+
+
+def _check(x: Tensor, weight: Tensor, dilations: list[int], stride: int) -> None:
+    wanted = (len(dilations), x.shape[1] if x.dim() == 4 else -1, 3, 3)
+    if x.dim() != 4 or tuple(weight.shape) != wanted:
+        raise ValueError(
+            f"x {tuple(x.shape)} and weight {tuple(weight.shape)} do not fit {dilations=}; "
+            "expected (B, C, H, W) and (K, C, 3, 3)"
+        )
+    if not dilations or min(dilations) < 1 or stride not in (1, 2):
+        raise ValueError(f"{dilations=} and {stride=}: expected dilations from 1, stride 1 or 2")
+
+
+def _forward_shape(x: Tensor, weight: Tensor, dilations: list[int], stride: int) -> Tensor:
+    batch, channels, height, width = x.shape
+    shape = (batch, len(dilations) * channels, -(-height // stride), -(-width // stride))
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=memory_format(x))
+
+
+def _moments_shape(
+    x: Tensor, weight: Tensor, dilations: list[int], stride: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    y = _forward_shape(x, weight, dilations, stride)
+    wide = torch.promote_types(x.dtype, torch.float32)
+    return y, y.new_empty(y.shape[1], dtype=wide), y.new_empty(y.shape[1], dtype=wide)
+
+
+def _act_shape(
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    rise: Tensor,
+    fall: Tensor,
+    dilations: list[int],
+    stride: int,
+) -> Tensor:
+    y: Tensor = _forward_shape(x, weight, dilations, stride)
+    return y
+
+
+def _grad_x_shape(
+    grad: Tensor, weight: Tensor, height: int, width: int, dilations: list[int], stride: int
+) -> Tensor:
+    shape, form = (len(grad), weight.shape[1], height, width), memory_format(grad)
+    return torch.empty(shape, dtype=grad.dtype, device=grad.device, memory_format=form)
+
+
+def _grad_weight_shape(grad: Tensor, x: Tensor, dilations: list[int], stride: int) -> Tensor:
+    wide = torch.promote_types(x.dtype, torch.float32)
+    return x.new_empty((len(dilations), x.shape[1], 3, 3), dtype=wide)
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    x, weight, ctx.dilations, ctx.stride = inputs
+    ctx.save_for_backward(x, weight)
+    if isinstance(output, tuple):
+        ctx.mark_non_differentiable(*output[1:])
+
+
+def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, Tensor | None, None, None]:
+    x, weight = ctx.saved_tensors
+    settings, ops = (list(ctx.dilations), ctx.stride), torch.ops.espnetv2
+    grad_x = grad_weight = None
+    if ctx.needs_input_grad[0]:
+        size = x.shape[2], x.shape[3]
+        grad_x = ops.depthwise_pyramid_grad_x(grad, weight, *size, *settings)
+    if ctx.needs_input_grad[1]:
+        grad_weight = ops.depthwise_pyramid_grad_weight(grad, x, *settings).to(weight.dtype)
+    return grad_x, grad_weight, None, None
+
+
+def _under_autocast(name: str) -> Any:
+    operator = getattr(torch.ops.espnetv2, name)
+
+    def run(x: Tensor, *others: Any) -> Any:
+        kind = x.device.type
+        if x.dtype != torch.float64:
+            x = x.to(torch.get_autocast_dtype(kind))
+        with torch.autocast(kind, enabled=False):
+            return operator(x, *others)
+
+    return run
+
+
+_HOW = "int[] dilations, int stride"
+register(
+    {
+        f"depthwise_pyramid(Tensor x, Tensor weight, {_HOW}) -> Tensor": Operator(
+            _forward, _forward_shape, _backward, _remember
+        ),
+        f"depthwise_pyramid_moments(Tensor x, Tensor weight, {_HOW}) "
+        "-> (Tensor, Tensor, Tensor)": Operator(
+            _forward_moments, _moments_shape, _backward, _remember
+        ),
+        "depthwise_pyramid_act(Tensor x, Tensor weight, Tensor scale, Tensor shift, Tensor rise, "
+        f"Tensor fall, {_HOW}) -> Tensor": Operator(_forward_act, _act_shape),
+        f"depthwise_pyramid_grad_x(Tensor grad, Tensor weight, SymInt height, SymInt width, "
+        f"{_HOW}) -> Tensor": Operator(_grad_x, _grad_x_shape),
+        f"depthwise_pyramid_grad_weight(Tensor grad, Tensor x, {_HOW}) -> Tensor": Operator(
+            _grad_weight, _grad_weight_shape
+        ),
+    }
+)
+_NAMES = ("depthwise_pyramid", "depthwise_pyramid_moments", "depthwise_pyramid_act")
+autocast({name: _under_autocast(name) for name in _NAMES})
