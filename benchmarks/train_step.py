@@ -27,10 +27,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import torchvision
+from official_sequence import OfficialSequence
 from torch import Tensor, nn
 
 import espnetv2
-from espnetv2.layers.conv import halve
 from espnetv2.tasks.training import ClassificationTraining
 from espnetv2.training.callbacks import Checkpoints, History
 from espnetv2.training.loader import TrainingLoader
@@ -39,44 +39,6 @@ from espnetv2.training.recipe import load_recipe
 from espnetv2.training.trainer import Run, make_trainer
 
 CLASSES = 10
-
-
-class OfficialSequence(nn.Module):
-    """The classifier's layers in the order of the authors' code: no shared image pyramid."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Logits."""
-        backbone = self.network.backbone
-        x = backbone.stem(image)
-        for stage in backbone.stages:
-            pooled = halve(x)
-            out = torch.cat([pooled, _unit(stage.down.unit, x)], dim=1)
-            if stage.down.image is not None:
-                look = image
-                while look.shape[2] != pooled.shape[2]:  # from the full image, in every unit
-                    look = halve(look)
-                out = out + stage.down.image(look)
-            x = stage.down.act(out)
-            for unit in stage.units:
-                x = _unit(unit, x)
-        return self.network.forward_head(backbone.final(x))
-
-
-def _unit(unit: nn.Module, x: Tensor) -> Tensor:
-    """The EESP unit as the authors wrote it: branch by branch, sum by sum, one concatenation."""
-    reduced = unit.reduce(x)
-    maps = [unit.branches[0](reduced)]
-    for branch in list(unit.branches)[1:]:
-        view = branch(reduced)
-        maps.append(view + maps[-1])
-    expanded = unit.merge.norm(unit.merge.conv(unit.fuse(torch.cat(maps, 1))))
-    if unit.residual:
-        expanded = expanded + x
-    return unit.act(expanded)
 
 
 def bare_step(

@@ -44,6 +44,7 @@ ELSEWHERE = {
 NOT_HERE = {
     r"trtexec ": "needs an NVIDIA GPU and TensorRT",
     r"sudo ": "changes the machine's clocks or rights",
+    r"espnetv2 .*--device cuda": "needs an NVIDIA GPU; tests marked gpu do the same",
     r"python benchmarks/": "measures for minutes; its result file is what tests compare with",
     r"python tools/": "regenerates a committed file, with which tests compare it",
     r"espnetv2 train (imagenette|camvid) .*\.\./shared": "the run of an hour behind a model card",

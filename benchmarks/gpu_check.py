@@ -1,0 +1,164 @@
+"""Before a clock starts: the fused kernels against float64, on the device that is measured.
+
+Every output and every gradient, for odd sizes, both strides, several dilations, both memory
+formats. New tensors are filled with NaN, so that an element that nobody writes is found.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from gpu_clock import Deadline
+from gpu_sides import with_kernels
+from torch import Tensor
+
+from espnetv2.kernels.depthwise_pyramid import reference
+from espnetv2.profiling.benchmark import network_of
+
+BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
+"""Relative RMS that is allowed."""
+
+SLACK = 4.0
+"""Of a whole network in float32: as far from float64 as plain layers are, times this."""
+
+SIZES = ((1, 1), (7, 7), (13, 17), (33, 30))
+DILATIONS = ((1, 1, 2, 3), (1, 2, 3, 4), (1, 1, 1, 1))
+FORMATS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
+
+
+@contextmanager
+def poisoned() -> Iterator[None]:
+    """New tensors are full of NaN; convolutions use no TF32."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.allow_tf32
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+def apart(found: Tensor, truth: Tensor) -> float:
+    """RMS(found - truth) / RMS(truth); NaN is infinitely far."""
+    gap = (found.double() - truth.double()).square().mean().sqrt()
+    scale = truth.double().square().mean().sqrt()
+    far = float(gap / scale) if float(scale) else float(gap)
+    return far if far == far else float("inf")
+
+
+def check_operator(device: torch.device, deadline: Deadline, *, few: bool) -> dict[str, Any]:
+    """Largest relative RMS of the operator's output and gradients, by type; and all failures.
+
+    Args:
+        few: Whether to take a few cases only.
+    """
+    sizes = ((4, 3),) if few else SIZES
+    cases = list(itertools.product(BOUNDS, sizes, (1, 2), DILATIONS, FORMATS))
+    worst: dict[str, dict[str, float]] = {}
+    failures, done = [], 0
+    for dtype, size, stride, dilations, form in cases[:: 9 if few else 1]:
+        if not deadline.left():
+            break
+        given = _draw(dtype, size, stride, FORMATS[form], device)
+        with poisoned():
+            found = _fused(*given, list(dilations), stride)
+        truth = _truth(*(one.double() for one in given), list(dilations), stride)
+        kind = str(dtype).removeprefix("torch.")
+        for name, one in found.items():
+            other = truth[name]
+            far = apart(one, other)
+            worst.setdefault(kind, {})
+            worst[kind][name] = max(far, worst[kind].get(name, 0.0))
+            if far > BOUNDS[dtype] * (2 if name == "variance" else 1):  # it is a square
+                what = f"{kind} {size} stride {stride} dilations {dilations} {form}"
+                failures.append(f"{name} of {what}: {far:.2e}")
+        done += 1
+    return {"cases": done, "of": len(cases), "worst": worst, "failures": failures}
+
+
+def check_network(model: str, device: torch.device, size: int) -> dict[str, Any]:
+    """A network's loss and gradients in training, fused and plain in float32, against float64.
+
+    Norms over few values enlarge last digits, so the fused kernels may be as far off as plain
+    layers are, times `SLACK`.
+    """
+    torch.manual_seed(0)
+    images = torch.randn(8, 3, size, size, device=device)
+    truth = _gradients(network_of(model).network.double().to(device), images.double())
+    far = {}
+    for kernels in ("reference", "fused"):
+        network = with_kernels(network_of(model).network.to(device), kernels, device)
+        with poisoned():
+            found = _gradients(network, images)
+        far[kernels] = {name: apart(one, truth[name]) for name, one in found.items()}
+    failures = [
+        f"{model}, {name}: {gap:.2e}, plain layers {far['reference'][name]:.2e}"
+        for name, gap in far["fused"].items()
+        if gap > max(BOUNDS[torch.float32], SLACK * far["reference"][name])
+    ]
+    return {"model": model, "apart": far, "failures": failures}
+
+
+def _draw(
+    dtype: torch.dtype,
+    size: tuple[int, int],
+    stride: int,
+    form: torch.memory_format,
+    device: torch.device,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Input, weights (4 branches, 24 channels), gradient from above; scale, shift, both slopes."""
+    below = tuple(-(-side // stride) for side in size)
+    x = torch.randn(3, 24, *size, device=device).to(dtype).to(memory_format=form)
+    weight = torch.randn(4, 24, 3, 3, device=device).to(dtype)
+    above = torch.randn(3, 96, *below, device=device).to(dtype).to(memory_format=form)
+    act = torch.randn(4, 96, device=device).to(dtype)
+    return x, weight, above, act
+
+
+def _fused(
+    x: Tensor, weight: Tensor, above: Tensor, act: Tensor, dilations: list[int], stride: int
+) -> dict[str, Tensor]:
+    """Outputs and gradients of the three operators."""
+    from espnetv2.kernels import depthwise_pyramid as fused
+
+    found = _both_ways(fused.depthwise_pyramid, x, weight, above, dilations, stride)
+    with torch.no_grad():
+        _, mean, var = fused.depthwise_pyramid_moments(x, weight, dilations, stride)
+        shown = fused.depthwise_pyramid_act(x, weight, *act, dilations, stride)
+    return found | {"mean": mean, "variance": var, "activated": shown}
+
+
+def _truth(
+    x: Tensor, weight: Tensor, above: Tensor, act: Tensor, dilations: list[int], stride: int
+) -> dict[str, Tensor]:
+    found = _both_ways(reference.depthwise_pyramid, x, weight, above, dilations, stride)
+    mean, var = reference.moments(found["output"])
+    shown = reference.scale_shift_act(found["output"], *act)
+    return found | {"mean": mean, "variance": var, "activated": shown}
+
+
+def _both_ways(
+    operator: Any, x: Tensor, weight: Tensor, above: Tensor, dilations: list[int], stride: int
+) -> dict[str, Tensor]:
+    x, weight = x.detach().requires_grad_(), weight.detach().requires_grad_()
+    y = operator(x, weight, dilations, stride)
+    grad_x, grad_weight = torch.autograd.grad(y, (x, weight), above)
+    return {"output": y.detach(), "grad x": grad_x, "grad weight": grad_weight}
+
+
+def _gradients(network: torch.nn.Module, images: Tensor) -> dict[str, Tensor]:
+    """The outputs of a training pass, and all gradients of a sum that weighs them unequally."""
+    for module in network.train().modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    logits = network(images)
+    weights = torch.linspace(-1, 1, logits.numel(), device=logits.device, dtype=logits.dtype)
+    (logits.flatten() * weights).sum().backward()
+    grads = [one.grad.flatten() for one in network.parameters() if one.grad is not None]
+    return {"outputs": logits.detach(), "gradients": torch.cat(grads)}

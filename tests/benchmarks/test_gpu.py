@@ -1,0 +1,238 @@
+"""`benchmarks/gpu.py` without a GPU: a rehearsal of every line, and what it may never print."""
+
+import importlib
+import json
+import pathlib
+import time
+from functools import partial
+
+import pytest
+import torch
+
+import fake_cuda
+from close import FLOAT32, assert_close
+from espnetv2.layers.eesp import EESP
+from espnetv2.profiling.benchmark import network_of
+
+FOLDER = pathlib.Path(__file__).resolve().parents[2] / "benchmarks"
+CPU = torch.device("cpu")
+GPU = torch.device("cuda")
+
+
+@pytest.fixture(autouse=True)
+def _scripts(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    benchmark, precise = torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32
+    yield
+    torch._dynamo.reset()
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = benchmark, precise
+
+
+def script(name="gpu"):
+    return importlib.import_module(name)
+
+
+@pytest.fixture
+def rehearse(tmp_path, capsys):
+    """Run the script on the CPU; gives exit code, document and what was printed."""
+
+    def run(*words):
+        out = tmp_path / "gpu.json"
+        code = script().main(["--device", "cpu", "--quick", "--out", str(out), *words])
+        printed = capsys.readouterr().out
+        document = json.loads(out.read_text())
+        return code, document, printed
+
+    return run
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """Events and memory of a GPU that is not there: a call of the network takes 3 ms."""
+
+    class Event:
+        now = 0.0
+
+        def __init__(self, *, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            self.at = Event.now
+
+        def elapsed_time(self, other):
+            return other.at - self.at
+
+    memory = {"now": 1000, "most": 1000}
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: memory["now"])
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: memory["most"])
+    reset = lambda: memory.update(most=memory["now"])  # noqa: E731
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset)
+
+    def call():
+        Event.now += 3.0
+        memory["most"] = max(memory["most"], memory["now"] + 500)
+
+    return call, memory
+
+
+# clock
+
+
+def test_events_time_a_burst(cuda):
+    call, _ = cuda
+    assert script("gpu_clock").elapsed(call, 4, GPU) == pytest.approx(0.012)
+
+
+def test_the_peak_is_what_a_call_and_its_side_hold(cuda):
+    call, memory = cuda
+    clock = script("gpu_clock")
+    before = clock.held(GPU)
+    memory["now"] += 70  # the side was built
+    assert clock.peak(call, before, GPU) == 570
+    assert clock.peak(call, before, CPU) is None
+    assert clock.held(CPU) == 0
+
+
+def test_sides_take_turns_both_ways():
+    order = []
+
+    def call(name):
+        order.append(name)
+        time.sleep(0.035)  # longer than a burst, so that a turn is one call
+
+    calls = {name: partial(call, name) for name in "ab"}
+    found = script("gpu_clock").interleave(calls, device=CPU, seconds=0, rounds=4)
+    assert "".join(order) == "ab" + "ab" + "ba" + "ab" + "ba"  # the first two find the burst
+    assert found["a"]["rounds"] == found["b"]["rounds"] == 4
+    assert 35 <= found["a"]["ms_p10"] <= found["a"]["ms"] <= found["a"]["ms_p90"]
+
+
+def test_a_recorded_call_is_replayed_not_called(monkeypatch):
+    graphs = fake_cuda.install(monkeypatch)
+    x, y, calls = torch.ones(3), torch.zeros(3), []
+
+    def call():
+        calls.append(None)
+        torch.add(x, 1, out=y)
+
+    replay = script("gpu_clock").recorded(call, GPU)
+    warm = len(calls)
+    x.fill_(5)
+    replay()
+    assert (len(calls), len(graphs)) == (warm, 1)
+    assert y.tolist() == [6, 6, 6]
+
+
+# sides
+
+
+def test_the_official_sequence_gives_our_logits_and_gradients():
+    network = network_of("espnetv2_s0_5").network.eval()
+    images = torch.randn(2, 3, 64, 64)
+    official = script("official_sequence").OfficialSequence(network)
+    assert_close("logits", official(images), network(images), FLOAT32)
+
+
+def test_every_unit_of_the_network_is_in_the_operators_share():
+    sides, parts = script("gpu_sides"), script("gpu_parts")
+    side = sides.Side("", "espnetv2_s0_5", batch=8, size=(64, 64))
+    found = parts.reduced_maps(side)
+    units = [one for one in network_of("espnetv2_s0_5").network.modules() if isinstance(one, EESP)]
+    assert sum(found.values()) == len(units)
+    assert {stride for _, _, stride in found} == {1, 2}
+    assert all(shape[0] == 8 and len(dilations) == 4 for shape, dilations, _ in found)
+
+
+def test_the_operators_bytes_are_counted_once(monkeypatch):
+    parts = script("gpu_parts")
+    plan = parts.Plan(CPU, True, 0.0)
+    found = parts._timed((2, 3, 5, 7), (1, 1, 2, 3), 2, plan)
+    x, y = 4 * 2 * 3 * 5 * 7, 4 * 2 * 12 * 3 * 4
+    assert found["forward_bytes"] == x + y
+    assert found["backward_bytes"] == x + x + y
+    assert found["forward_ms"] > 0
+
+
+# goals
+
+
+def side(rate, memory=None):
+    return {"images_per_second": rate, "peak_bytes": memory}
+
+
+def test_goals_are_held_missed_or_not_measured():
+    plan = script("gpu_plan")
+    more = plan.Goal("t", "part", ("fused", "fused, compiled"), "official", 3.0)
+    less = plan.Goal("t", "part", ("fused",), "official", 0.7, "peak_bytes", most=True)
+    shown = plan.Goal("t", "part", ("fused",), "official", None)
+    found = {"part": {"fused": side(20.0, 60), "official": side(10.0, 100)}}
+    assert plan.judged(more, found)[1:] == (
+        *("fused: 20", "official: 10", "2.00", ">= 3", "missed"),
+    )
+    found["part"]["fused, compiled"] = side(31.0)
+    assert plan.judged(more, found)[1:] == (
+        *("fused, compiled: 31", "official: 10", "3.10", ">= 3", "held"),
+    )
+    assert plan.judged(less, found)[3:] == ("0.60", "<= 0.7", "held")
+    assert plan.judged(shown, found)[3:] == ("2.00", "reported", "")
+    found["part"]["official"] = "not measured (no)"
+    assert plan.judged(more, found)[2:] == ("official: -", "", ">= 3", "not measured")
+    assert plan.judged(less, {"part": "not measured (no)"})[5] == "not measured"
+
+
+def test_the_operator_stands_beside_the_copy():
+    plan = script("gpu_plan")
+    found = {"copy": {"bytes_per_second": 4e12}}
+    assert [line[5] for line in plan.pyramid_lines(found)] == ["not measured"] * 2
+    found["pyramid"] = {"bytes_per_second": {"forward": 3e12, "backward": 2e12}}
+    assert [line[3:] for line in plan.pyramid_lines(found)] == [
+        ("0.75", ">= 0.7", "held"),
+        ("0.50", ">= 0.7", "missed"),
+    ]
+
+
+def test_every_goal_names_sides_that_are_timed():
+    plan = script("gpu_plan")
+    for goal in plan.GOALS:
+        names = [one.name for one in plan.COMPARISONS[goal.part]]
+        assert {*goal.ours, goal.theirs} <= set(names), goal
+        assert len(names) == len(set(names))
+
+
+# the whole script
+
+
+def test_without_time_nothing_is_timed_and_nothing_is_guessed(rehearse):
+    code, document, printed = rehearse("--seconds", "0")
+    timed = {name: part for name, part in document["parts"].items() if name != "check"}
+    assert timed
+    assert set(timed.values()) == {"not measured (no time left)"}
+    assert {line[3] for line in document["table"]} == {""}
+    assert {line[5] for line in document["table"]} == {"not measured"}
+    assert code == 0
+    assert "not measured (no time left)" in printed
+
+
+def test_unchecked_kernels_have_no_figures(rehearse, monkeypatch):
+    """Here no kernel runs, so none is checked; plain sides are timed all the same."""
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    code, document, _ = rehearse("--only", "street, batch 1", "--only", "pyramid")
+    found = document["parts"]
+    assert found["check"].startswith("not measured (The fused kernels do not run")
+    assert found["pyramid"].startswith("not measured (the fused kernels were not checked")
+    assert found["street, batch 1"]["fused, graph"].startswith("not measured")
+    assert found["street, batch 1"]["plain"]["images_per_second"] > 0
+    assert found["energy"] == "not measured (not asked for)"
+    assert {line[3] for line in document["table"]} == {""}
+    assert code == 0
+
+
+def test_a_missing_device_is_one_line(capsys):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(SystemExit) as ended:
+        script().main(["--device", "cuda"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: cuda: ")
