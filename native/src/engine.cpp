@@ -5,6 +5,7 @@
 
 #include "bands.h"
 #include "error.h"
+#include "fuse.h"
 #include "instruction_sets.h"
 
 namespace espnetv2 {
@@ -27,6 +28,7 @@ const Kernels& kernels_for(const ModelFile& file) {
 
 Model::Model(ModelFile file) : file_(std::move(file)), kernels_(&kernels_for(file_)) {
   network_.program = Program::of(file_);
+  fuse_rescaling(network_.program);
   arrange(network_.program);
   network_.lanes = kernels_->lanes;
   network_.value = kernels_->bytes;

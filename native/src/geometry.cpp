@@ -1,6 +1,10 @@
 #include "geometry.h"
 
 #include <algorithm>
+#include <array>
+#include <map>
+
+#include "shapes.h"
 
 namespace espnetv2 {
 
@@ -34,8 +38,54 @@ void neighbours(int from, int to, std::vector<int32_t>& pairs, std::vector<float
   }
 }
 
+Rescaling rescaling(int side, int large) {
+  std::vector<int32_t> pairs;
+  std::vector<float> seconds;
+  neighbours(side, large, pairs, seconds);
+  const std::vector<int32_t> bins = adaptive_windows(large, side);
+  std::vector<std::map<int, std::array<double, 3>>> pixels(static_cast<size_t>(side));
+  Rescaling found;
+  for (size_t i = 0; i < pixels.size(); ++i) {
+    const int32_t first = bins[2 * i], end = bins[2 * i + 1];
+    for (int32_t pixel = first; pixel < end; ++pixel) {
+      for (int32_t tap = 0; tap < 3; ++tap) {
+        const int32_t seen = pixel + tap - 1;
+        if (seen < 0 || seen >= large) continue;
+        const auto place = static_cast<size_t>(seen), own = static_cast<size_t>(tap);
+        const double second = seconds[place], share = 1.0 / (end - first);
+        pixels[i][pairs[2 * place]][own] += (1 - second) * share;
+        pixels[i][pairs[2 * place + 1]][own] += second * share;
+      }
+    }
+    found.windows.push_back(pixels[i].begin()->first);
+    found.windows.push_back(pixels[i].rbegin()->first + 1);
+    found.most = std::max(found.most, found.windows[2 * i + 1] - found.windows[2 * i]);
+  }
+  for (size_t i = 0; i < pixels.size(); ++i) {
+    // all windows are of one length, and none ends behind the last pixel
+    const int32_t first = std::min(found.windows[2 * i], side - found.most);
+    found.windows[2 * i] = first;
+    found.windows[2 * i + 1] = first + found.most;
+    for (int32_t pixel = first; pixel < first + found.most; ++pixel) {
+      const auto weights = pixels[i][pixel];
+      for (const double weight : weights) found.weights.push_back(static_cast<float>(weight));
+    }
+  }
+  return found;
+}
+
 void find_windows(Operation& operation, const Storage& in, const Storage& out) {
   switch (operation.step->kind) {
+    case Step::Kind::rescale: {
+      const Size& size = operation.step->size;
+      Rescaling rows = rescaling(in.height, scaled(in.height, size));
+      Rescaling columns = rescaling(in.width, scaled(in.width, size));
+      operation.rows_at = std::move(rows.windows);
+      operation.row_weights = std::move(rows.weights);
+      operation.columns_at = std::move(columns.windows);
+      operation.column_weights = std::move(columns.weights);
+      break;
+    }
     case Step::Kind::resize:
       neighbours(in.height, out.height, operation.rows_at, operation.row_weights);
       neighbours(in.width, out.width, operation.columns_at, operation.column_weights);

@@ -17,6 +17,16 @@ std::vector<int32_t> strided_windows(int from, int to);
 // the second.
 void neighbours(int from, int to, std::vector<int32_t>& pairs, std::vector<float>& weights);
 
+// What each of `side` pixels, pooled from `large` ones that were enlarged from `side`, is made of
+// where a convolution of 3 stands between: first and end of the pixels, and of each of them, so
+// many as any needs, what it weighs for each of the 3 taps.
+struct Rescaling {
+  std::vector<int32_t> windows;
+  std::vector<float> weights;
+  int most = 0;
+};
+Rescaling rescaling(int side, int large);
+
 // Writes the numbers that pooling and resizing need into an operation.
 void find_windows(Operation& operation, const Storage& in, const Storage& out);
 

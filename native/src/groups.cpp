@@ -35,7 +35,7 @@ Operation::Read read_of(const Step& step, Name name, Name storage) {
   if (reads_its_row_only(step, name)) return read;
   read.around = true;
   read.windows = step.kind == Kind::resize || step.kind == Kind::adapt || step.kind == Kind::mean ||
-                 step.kind == Kind::maximum;
+                 step.kind == Kind::maximum || step.kind == Kind::rescale;
   read.inclusive = step.kind == Kind::resize;
   read.stride = step.kind == Kind::shrink ? 2 : step.stride;
   read.reach = reach(step);
@@ -337,6 +337,7 @@ class Grouper {
     const auto moved = static_cast<double>(network_.places[at(operation.out)].blocks);
     const Kind kind = operation.step->kind;
     double steps = moved * (kind == Kind::resize || kind == Kind::adapt ? 12 : 6);
+    if (kind == Kind::rescale) steps *= 6;
     for (const Packed& packed : *operation.packed) {
       for (const Tile& tile : packed.tiles) steps += tile.depth * tile.blocks;
       for (const int taps : packed.taps) {
@@ -381,14 +382,6 @@ class Grouper {
 };
 
 }  // namespace
-
-std::vector<Name> reads(const Step& step) {
-  std::vector<Name> names = step.inputs;
-  for (const Name name : {step.residual, step.gate, step.other}) {
-    if (name != kNone) names.push_back(name);
-  }
-  return names;
-}
 
 void group_steps(const Network& network, Plan& plan, int threads) {
   Grouper(network, plan, threads).run();

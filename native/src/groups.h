@@ -7,9 +7,6 @@
 
 namespace espnetv2 {
 
-// The tensors that a step reads.
-std::vector<Name> reads(const Step& step);
-
 // Fills in a plan's groups, and of its storages when they live and which are local.
 //
 // A step joins the one before it if it needs, of what the group makes, only the rows of its own

@@ -99,7 +99,7 @@ std::vector<Packed> pack(const Program& program, const std::vector<Place>& place
   const Place& out = places[static_cast<size_t>(step.out)];
   const std::vector<int> channels = out.channels(lanes);
   std::vector<Packed> packed(step.kind == Step::Kind::enlarge ? 4 : 1);
-  if (step.kind == Step::Kind::pyramid) {
+  if (step.kind == Step::Kind::pyramid || step.kind == Step::Kind::rescale) {
     pack_pyramid(step, in, out, lanes, weights, packed[0]);
     return packed;
   }

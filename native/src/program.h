@@ -42,6 +42,7 @@ struct Step {
     shuffle,  // channels dealt like cards; costs nothing
     concat,   // maps side by side; costs nothing
     enlarge,  // transposed convolution 2x2, stride 2, cut to a size
+    rescale,  // resize, then a depth-wise 3x3, then adapt to the size before: never in a file
   };
   Kind kind = Kind::conv;
   std::vector<Name> inputs;

@@ -10,12 +10,6 @@ namespace {
 
 constexpr int kLongest = 1 << 15;  // pixels of a side
 
-int scaled(int side, const Size& size) {
-  const int64_t whole = static_cast<int64_t>(side) * size.numerator;
-  const int64_t up = (whole + size.denominator - 1) / size.denominator;
-  return static_cast<int>(std::max<int64_t>(up, size.least));
-}
-
 int made(int side, int like, const Step& step) {
   switch (step.kind) {
     case Step::Kind::conv:
@@ -40,6 +34,12 @@ int made(int side, int like, const Step& step) {
 }
 
 }  // namespace
+
+int scaled(int side, const Size& size) {
+  const int64_t whole = static_cast<int64_t>(side) * size.numerator;
+  const int64_t up = (whole + size.denominator - 1) / size.denominator;
+  return static_cast<int>(std::max<int64_t>(up, size.least));
+}
 
 std::pair<std::vector<int>, std::vector<int>> shapes(const Program& program, int height,
                                                      int width) {
@@ -71,6 +71,7 @@ std::pair<std::vector<int>, std::vector<int>> shapes(const Program& program, int
 }
 
 int reach(const Step& step) {
+  if (step.kind == Step::Kind::rescale) return 0;  // its windows end at the borders
   int farthest = step.kind == Step::Kind::shrink;
   if (step.kind == Step::Kind::conv) {
     farthest = step.dilation * static_cast<int>(step.weight->shape[2] / 2);
@@ -79,6 +80,14 @@ int reach(const Step& step) {
     farthest = std::max(farthest, branch.dilation * static_cast<int>(branch.weight->shape[2] / 2));
   }
   return farthest;
+}
+
+std::vector<Name> reads(const Step& step) {
+  std::vector<Name> names = step.inputs;
+  for (const Name name : {step.residual, step.gate, step.other}) {
+    if (name != kNone) names.push_back(name);
+  }
+  return names;
 }
 
 bool reads_its_row_only(const Step& step, Name name) {

@@ -16,4 +16,10 @@ int reach(const Step& step);
 // Whether a step reads, of `name`, only the row that it makes.
 bool reads_its_row_only(const Step& step, Name name);
 
+// A side at another size.
+int scaled(int side, const Size& size);
+
+// The tensors that a step reads.
+std::vector<Name> reads(const Step& step);
+
 }  // namespace espnetv2

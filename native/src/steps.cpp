@@ -32,6 +32,9 @@ class Steps {
       case Kind::resize:
         resize(operation, share);
         break;
+      case Kind::rescale:
+        rescale(operation, share);
+        break;
       case Kind::combine:
       case Kind::logistic:
         combine(operation, share);
@@ -205,6 +208,34 @@ class Steps {
     a.row = share.row;
     a.row_end = share.row_end;
     maps_.kernels.resize(a);
+  }
+
+  void rescale(const Operation& operation, const Share& share) {
+    const View in = view(operation.in), out = view(operation.out);
+    const Packed& packed = operation.packed->at(0);
+    RescaleArgs a{};
+    a.x = in.at;
+    a.x_row = in.row;
+    a.x_block = in.block;
+    a.out = out.at;
+    a.out_row = out.row;
+    a.out_block = out.block;
+    a.out_wide = out.value == sizeof(float);
+    a.rows = operation.rows_at.data();
+    a.row_weights = operation.row_weights.data();
+    a.columns = operation.columns_at.data();
+    a.column_weights = operation.column_weights.data();
+    a.window_rows = operation.rows_at[1] - operation.rows_at[0];
+    a.window_columns = operation.columns_at[1] - operation.columns_at[0];
+    a.weights = floats(packed.weights);
+    a.bias = floats(packed.bias);
+    a.rise = floats(packed.rise);
+    a.fall = floats(packed.fall);
+    a.blocks = blocks(operation.out);
+    a.width = storage(operation.out).width;
+    a.row = share.row;
+    a.row_end = share.row_end;
+    maps_.kernels.rescale(a);
   }
 
   void combine(const Operation& operation, const Share& share) {

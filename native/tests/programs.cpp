@@ -111,7 +111,7 @@ class Inventor {
 
   void add() {
     const Made x = some();
-    switch (random_.below(x.name == "image" ? 3 : 16)) {
+    switch (random_.below(x.name == "image" ? 3 : 17)) {
       case 0:
         return finish("shrink", {x.name}, x.channels, after(x.shrunk, 2), "");
       case 1:
@@ -138,6 +138,8 @@ class Inventor {
         return shuffle(x);
       case 14:
         return concat(x);
+      case 15:
+        return rescale(x);
       default:
         return enlarge(x);
     }
@@ -199,6 +201,27 @@ class Inventor {
     const int shrunk = same ? target.shrunk : 200 + static_cast<int>(made_.size());
     finish(op, {x.name}, x.channels, shrunk,
            ", \"size\": {\"like\": " + text(target.name) + scale + "}");
+  }
+
+  // What the engine makes one step of.
+  void rescale(const Made& x) {
+    const auto size = [&](const std::string& scale) {
+      return ", \"size\": {\"like\": " + text(x.name) + scale + "}";
+    };
+    const int denominator = static_cast<int>(1 + random_.below(4));
+    const int numerator = denominator + static_cast<int>(random_.below(5));
+    const std::string large = "t" + std::to_string(made_.size());
+    const int shrunk = 200 + static_cast<int>(made_.size());
+    steps_ += ", {\"op\": \"resize\", \"in\": " + list({x.name}) + ", \"out\": " + text(large) +
+              size(number("numerator", numerator) + number("denominator", denominator) +
+                   number("least", static_cast<int>(1 + random_.below(7)))) +
+              "}";
+    made_.push_back({large, x.channels, shrunk});
+    const std::string seen = "t" + std::to_string(made_.size());
+    steps_ += ", {\"op\": \"pyramid\", \"in\": " + list({large}) + ", \"out\": " + text(seen) +
+              ", \"branches\": [{\"weight\": " + array({x.channels, 1, 3, 3}) + "}]}";
+    made_.push_back({seen, x.channels, shrunk});
+    finish("adapt", {seen}, x.channels, x.shrunk, size(""));
   }
 
   void combine(const Made& x) {

@@ -94,6 +94,27 @@ struct ResizeArgs {
   int row, row_end;
 };
 
+// A depth-wise 3x3 convolution between an enlargement and pooling back to the size before: both
+// are sums over windows of the map itself, with weights for each tap.
+struct RescaleArgs {
+  const void* x;
+  Index x_row, x_block;
+  void* out;
+  Index out_row, out_block;
+  bool out_wide;
+  const int32_t* rows;       // first and end of each output row's window
+  const float* row_weights;  // [row][of the window][3]
+  const int32_t* columns;    // the same
+  const float* column_weights;
+  int window_rows, window_columns;  // of every window
+  const float* weights;             // [block][3][3][lanes]
+  const float* bias;                // [block][lanes]
+  const float* rise;                // slopes of the result; null for none
+  const float* fall;
+  int blocks, width;
+  int row, row_end;
+};
+
 // Means of 3x3 pixels at every other pixel, plane by plane.
 struct ShrinkArgs {
   const float* x;
@@ -190,6 +211,7 @@ struct Kernels {
   void (*conv_bytes)(const ConvArgs&);
   void (*pyramid)(const PyramidArgs&);
   void (*resize)(const ResizeArgs&);
+  void (*rescale)(const RescaleArgs&);
   void (*shrink)(const ShrinkArgs&);
   void (*window)(const WindowArgs&);
   void (*combine)(const CombineArgs&);

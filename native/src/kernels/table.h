@@ -6,6 +6,7 @@
 #include "kernels/maps.h"
 #include "kernels/planes.h"
 #include "kernels/pyramid.h"
+#include "kernels/rescale.h"
 #include "kernels/tile.h"
 #if defined(AMX)
 #include "kernels/bytes.h"
@@ -49,9 +50,9 @@ constexpr void (*kConvBytes)(const ConvArgs&) = nullptr;
 constexpr Index kGranule = 0;
 #endif
 
-const Kernels kTable = {NAME,       kLanes,  sizeof(Value), conv,   kConvBlocks,
-                        kConvBytes, pyramid, resize,        shrink, window,
-                        combine,    gather,  planes,        peak,   kGranule};
+const Kernels kTable = {NAME,    kLanes, sizeof(Value), conv,    kConvBlocks, kConvBytes,
+                        pyramid, resize, rescale,       shrink,  window,      combine,
+                        gather,  planes, peak,          kGranule};
 
 }  // namespace
 

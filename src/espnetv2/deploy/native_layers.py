@@ -140,23 +140,29 @@ def pyramid_pool(w: Writer, x: str, pyramid: Any, *, lanes_of: str | None = None
     slopes = slopes_of(pyramid.fuse.act)
     assert slopes is not None
     width = pyramid.reduce.conv.out_channels
+    scales = list(zip(pyramid.branches, pyramid.ratios, strict=True))
+    small = {  # first, so that all that is of the size of x comes in one go, band by band
+        place: w.depthwise(w.adapt(x, like=x, scale=_size(ratio)), branch)
+        for place, (branch, ratio) in enumerate(scales)
+        if ratio[0] < ratio[1]
+    }
     views = []
-    for place, (branch, ratio) in enumerate(zip(pyramid.branches, pyramid.ratios, strict=True)):
+    for place, (branch, ratio) in enumerate(scales):
         own = _cut(slopes, slice(place * width, (place + 1) * width))
-        views.append(_view(w, x, branch, ratio, own))
+        if place in small:
+            views.append(w.resize(small[place], like=x, act=own))
+        elif ratio[0] == ratio[1]:
+            views.append(w.depthwise(x, branch, act=own))
+        else:
+            large = w.depthwise(w.resize(x, like=x, scale=_size(ratio)), branch)
+            views.append(w.adapt(large, like=x, act=own))
     x = w.pyramid(views, [pyramid.mix.conv], act=pyramid.mix.act)
     act = pyramid.out.act if hasattr(pyramid.out, "act") else None
     return w.conv(x, pyramid.project, act=act, lanes_of=lanes_of)
 
 
-def _view(w: Writer, x: str, branch: Any, ratio: tuple[int, int], slopes: Slopes) -> str:
-    numerator, denominator = ratio
-    if numerator == denominator:
-        return w.depthwise(x, branch, act=slopes)
-    size = (numerator, denominator, SMALLEST_VIEW)
-    if numerator > denominator:
-        return w.adapt(w.depthwise(w.resize(x, like=x, scale=size), branch), like=x, act=slopes)
-    return w.resize(w.depthwise(w.adapt(x, like=x, scale=size), branch), like=x, act=slopes)
+def _size(ratio: tuple[int, int]) -> tuple[int, int, int]:
+    return (*ratio, SMALLEST_VIEW)
 
 
 def pooling_pyramid(w: Writer, x: str, pyramid: Any) -> str:
