@@ -36,17 +36,24 @@ os.environ["PYTHONPATH"] = os.pathsep.join(  # for the processes that are starte
 import gpu_check as check  # noqa: E402
 import gpu_parts as parts  # noqa: E402
 import torch  # noqa: E402
+from gpu_ahead import CHECKS, names_ahead, side_by_side, sides_ahead  # noqa: E402
 from gpu_clock import Deadline  # noqa: E402
-from gpu_plan import COMPARISONS, ESPNET, GOALS, GRAPHS, compiled_sides, judged, pyramid_lines  # noqa: E402
+from gpu_plan import COMPARISONS, ESPNET, GOALS, GRAPHS, judged, pyramid_lines  # noqa: E402
 from gpu_sides import need_fused, opened  # noqa: E402
 
+from espnetv2.errors import UserError  # noqa: E402
 from espnetv2.profiling.benchmark import machine  # noqa: E402
 
 TOTAL = 450.0
 """Seconds of one call, about; eight minutes are the most that it may take."""
 
-WARMING = 130.0
+WARMING = 150.0
 """Seconds that compiling ahead may take."""
+
+CHECKING = 40.0
+"""Seconds that the cases of the operator may take; the rest of them is left out, and counted."""
+
+NETWORK, SMALL_NETWORK = ("espnetv2_s1_0", 160), ("espnetv2_s0_5", 32)
 
 Part = Callable[[Deadline], Any]
 
@@ -81,13 +88,14 @@ def checked(plan: parts.Plan, deadline: Deadline) -> dict[str, Any]:
     """
     need_fused(plan.device)
     operator = check.check_operator(plan.device, deadline, few=plan.small)
-    model, size = ("espnetv2_s0_5", 32) if plan.small else ("espnetv2_s1_0", 160)
-    network = check.check_network(model, plan.device, size)
+    network = check.check_network(*(SMALL_NETWORK if plan.small else NETWORK), plan.device)
     failures = operator.pop("failures") + network.pop("failures")
+    if not operator["cases"]:
+        raise UserError("no time left to check a single case")
     return {"operator": operator, "network": network, "failures": failures}
 
 
-def run(plan: parts.Plan, total: float, *, warm: bool, only: list[str]) -> dict[str, Any]:
+def run(plan: parts.Plan, total: float, *, ahead: bool, only: list[str]) -> dict[str, Any]:
     """Check and time; gives the document."""
     start, deadline = time.monotonic(), Deadline(total)
     document: dict[str, Any] = {
@@ -99,12 +107,10 @@ def run(plan: parts.Plan, total: float, *, warm: bool, only: list[str]) -> dict[
         "parts": {},
     }
     found = document["parts"]
-    ahead = _compile_ahead(only) if warm else []
-    try:
-        with _told(found, "check"):
-            found["check"] = checked(plan, Deadline(60))
-    finally:
-        document["compiled_ahead"] = _ended(ahead, Deadline(min(WARMING, deadline.left())))
+    if ahead:
+        document["compiled_ahead"] = _compiled_ahead(only, Deadline(min(WARMING, total)))
+    with _told(found, "check"):
+        found["check"] = checked(plan, Deadline(min(CHECKING, deadline.left())))
     wrong = found["check"]["failures"] if isinstance(found["check"], dict) else []
     if isinstance(found["check"], str):
         plan = replace(plan, unchecked=f"the fused kernels were not checked: {found['check']}")
@@ -139,31 +145,25 @@ def _told(found: dict[str, Any], name: str) -> Any:
         parts.forget()
 
 
-def _compile_ahead(only: list[str]) -> list[tuple[str, subprocess.Popen[bytes]]]:
-    """A process for each compiled side; each fills torch's cache and ends."""
-    started = []
-    for name in compiled_sides():
-        if not only or name.rpartition("/")[0] in only:
-            command = [sys.executable, __file__, "--warm", name]
-            process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-            started.append((name, process))
-    return started
-
-
-def _ended(
-    started: list[tuple[str, subprocess.Popen[bytes]]], deadline: Deadline
-) -> dict[str, str]:
-    """How the processes ended; those that outlast the deadline are stopped."""
-    found = {}
-    for name, process in started:
-        try:
-            code = process.wait(timeout=max(deadline.left(), 0.1))
-            found[name] = "done" if code == 0 else f"ended with code {code}"
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            found[name] = "stopped"
+def _compiled_ahead(only: list[str], deadline: Deadline) -> dict[str, str]:
+    commands = {
+        name: [sys.executable, str(Path(__file__)), "--warm", name] for name in names_ahead(only)
+    }
+    start = time.monotonic()
+    found = side_by_side(commands, jobs=os.cpu_count() or 1, deadline=deadline)
+    sys.stderr.write(f"compiled ahead: {time.monotonic() - start:.1f} s\n")
     return found
+
+
+def warm(name: str, device: torch.device) -> None:
+    """What one process compiles ahead."""
+    kind, _, number = name.partition("/")
+    if kind == "check":
+        check.check_operator(device, Deadline(WARMING), share=(int(number), CHECKS))
+    elif kind == "network":
+        check.check_network(*NETWORK, device)
+    else:
+        opened(sides_ahead()[name], device)
 
 
 def table(document: dict[str, Any]) -> str:
@@ -206,11 +206,11 @@ def main(words: list[str] | None = None) -> int:
     except (RuntimeError, AssertionError) as error:
         parser.exit(2, f"error: {options.device}: {parts.first_line(error)}; give --device cpu\n")
     if options.warm:
-        opened(compiled_sides()[options.warm], device)
+        warm(options.warm, device)
         return 0
     small = device.type != "cuda"
     plan = parts.Plan(device, small, 0.2 if small else 1.0 if options.quick else 3.0)
-    document = run(plan, options.seconds, warm=not (small or options.quick), only=options.only)
+    document = run(plan, options.seconds, ahead=not (small or options.quick), only=options.only)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(f"written: {options.out}")

@@ -78,16 +78,6 @@ GRAPHS = [
 ESPNET = Side("ESPNet v1", "espnet_p2_q8", form="deploy", runner="graph", size=STREET)
 
 
-def compiled_sides() -> dict[str, Side]:
-    """All that torch.compile makes, by a name for the command line."""
-    return {
-        f"{part}/{side.name}": side
-        for part, sides in COMPARISONS.items()
-        for side in sides
-        if side.compiled
-    }
-
-
 @dataclass(frozen=True)
 class Goal:
     """One line of the table.

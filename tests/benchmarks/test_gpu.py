@@ -3,6 +3,7 @@
 import importlib
 import json
 import pathlib
+import sys
 import time
 from functools import partial
 
@@ -201,7 +202,87 @@ def test_every_goal_names_sides_that_are_timed():
         assert len(names) == len(set(names))
 
 
+# compiling ahead
+
+
+def test_processes_run_side_by_side_and_say_how_they_ended(tmp_path):
+    meet = (
+        "import pathlib, sys, time\n"
+        f"here = pathlib.Path({str(tmp_path)!r})\n"
+        "(here / sys.argv[1]).touch()\n"
+        "while not all((here / name).exists() for name in 'ab'): time.sleep(0.01)\n"
+    )
+    python = [sys.executable, "-c"]
+    commands = {name: [*python, meet, name] for name in "ab"}
+    commands["wrong"] = [*python, "raise SystemExit(3)"]
+    ahead, clock = script("gpu_ahead"), script("gpu_clock")
+    found = ahead.side_by_side(commands, jobs=2, deadline=clock.Deadline(60))
+    assert found == {"a": "done", "b": "done", "wrong": "ended with code 3"}
+
+
+def test_processes_that_outlast_the_deadline_are_stopped():
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    ahead, clock = script("gpu_ahead"), script("gpu_clock")
+    start = time.monotonic()
+    found = ahead.side_by_side({"a": sleep, "b": sleep}, jobs=1, deadline=clock.Deadline(0.3))
+    assert found == {"a": "stopped", "b": "not begun"}
+    assert time.monotonic() - start < 30
+
+
+def test_what_compiles_is_ahead_of_the_parts_that_are_asked_for():
+    ahead = script("gpu_ahead")
+    names = ahead.names_ahead(["train s = 1.0"])
+    assert names[: ahead.CHECKS + 1] == [*(f"check/{i}" for i in range(ahead.CHECKS)), "network"]
+    assert names[ahead.CHECKS + 1 :] == [
+        f"train s = 1.0/{name}" for name in ("fused", "plain, compiled", "fused, compiled")
+    ]
+    assert len(ahead.names_ahead([])) == ahead.CHECKS + 1 + len(ahead.sides_ahead())
+
+
+def test_shares_of_the_check_are_all_of_it():
+    check = script("gpu_check")
+    whole = check.cases(few=False)
+    assert sorted(map(str, whole)) == sorted(
+        str(one) for number in range(6) for one in whole[number::6]
+    )
+    for place, kinds in enumerate((check.SIZES, (1, 2), check.DILATIONS, check.FORMATS)):
+        for kind in kinds:  # every kind of case, in every type
+            assert {one[4] for one in whole if one[place] == kind} == set(check.BOUNDS)
+
+
+def test_what_nobody_writes_is_found():
+    check = script("gpu_check")
+    with check.poisoned():
+        empty = torch.empty(3)
+        assert not torch.backends.cudnn.allow_tf32
+    assert torch.isnan(empty).all()
+    assert check.apart(empty, torch.ones(3)) == float("inf")
+    assert check.apart(torch.full((3,), 1.1), torch.ones(3)) == pytest.approx(0.1, rel=1e-5)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
 # the whole script
+
+
+def wrong_by_a_tenth(x, weight, dilations, stride):
+    return 1.1 * script("gpu_check").reference.depthwise_pyramid(x, weight, dilations, stride)
+
+
+def test_kernels_that_differ_are_not_timed(rehearse, monkeypatch):
+    check = script("gpu_check")
+    monkeypatch.setattr(script(), "need_fused", lambda device: None)
+    monkeypatch.setattr(check, "with_kernels", lambda network, kernels, device: network)
+    monkeypatch.setattr(check, "depthwise_pyramid", wrong_by_a_tenth)
+    code, document, printed = rehearse()
+    assert code == 1
+    failures = document["parts"].pop("check")["failures"]
+    assert any(line.startswith("output of float32") for line in failures)
+    assert any(line.startswith("grad x of bfloat16") for line in failures)
+    assert set(document["parts"].values()) == {
+        "not measured (the fused kernels differ from float64)"
+    }
+    assert {line[3] for line in document["table"]} == {""}
+    assert "check: output of float32" in printed
 
 
 def test_without_time_nothing_is_timed_and_nothing_is_guessed(rehearse):
