@@ -12,6 +12,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "native.md"
+OWN = ("fp32", "bf16", "int8")
 BEGIN, END = "<!-- native_*.json -->\n", "<!-- end of native_*.json -->\n"
 TASKS = {
     "classifier": "Classifiers, 224 x 224, to logits",
@@ -27,12 +28,13 @@ def table(task: str, document: dict[str, Any]) -> str:
     lines = [
         f"{TASKS[task]}, milliseconds, fastest (median):",
         "",
-        "| network | native fp32 | native bf16 | floor | best other, fp32 | best other, bf16 |",
-        "|---|---|---|---|---|---|",
+        "| network | native fp32 | native bf16 | native int8 | floor | best other, fp32 | "
+        "best other, bf16 |",
+        "|---|---|---|---|---|---|---|",
     ]
     for network in networks:
         own = {name: row for name, row in rows.items() if name.startswith(f"{network} ")}
-        cells = [_own(own, f"{network} native {precision}") for precision in ("fp32", "bf16")]
+        cells = [_own(own, f"{network} native {precision}") for precision in OWN]
         floor = own.get(f"{network} native fp32", {}).get("floor_ms")
         cells.append("" if floor is None else f"{floor:.2f}")
         cells += [_best(own, precision) for precision in ("fp32", "bf16")]
