@@ -80,18 +80,25 @@ def test_moments_of_many_programs_are_joined(device, monkeypatch):
 def test_norm_and_slopes_come_before_the_write(form, device):
     given = case((2, 5, 7, 9), (1, 1, 2, 3), form=form, device=device)
     factors = torch.randn(4, 20).to(device)  # scale, shift, rise, fall of any sign
-    found = depthwise_pyramid_act(given.x, given.weight, *factors, *given.settings)
-    plain = given.truth()[0]
-    expected = reference.scale_shift_act(plain, *factors.double().cpu())
+    for block in (2, 4, 32):
+        packed = layout.pack(given.weight, block)
+        found = depthwise_pyramid_act(given.x, packed, factors, *given.settings)
+        expected = reference.scale_shift_act(given.truth()[0], factors.double().cpu())
+        assert_close("activated", found, expected)
     assert layout.memory_format(found) == FORMATS[form]
-    assert_close("activated", found, expected)
 
 
 def test_a_prelu_is_the_case_of_a_rise_of_one():
     y, slope = torch.randn(2, 3, 4, 4), torch.randn(3)
     one, nil = torch.ones(3), torch.zeros(3)
     expected = torch.nn.functional.prelu(y, slope)
-    assert torch.equal(expected, reference.scale_shift_act(y, one, nil, one, slope))
+    assert torch.equal(expected, reference.scale_shift_act(y, torch.stack([one, nil, one, slope])))
+
+
+def test_packing_keeps_every_weight():
+    weight = torch.randn(3, 5, 3, 3)
+    assert layout.pack(weight, 4).shape == (2, 3, 9, 4)
+    assert torch.equal(layout.unpack(layout.pack(weight, 4), 5), weight)
 
 
 @pytest.mark.parametrize("limit", [5, 7, 9])
@@ -121,6 +128,11 @@ def test_maps_that_are_not_dense_are_copied(device):
     grad = y.new_ones(()).expand(y.shape)  # of a sum: no stride at all
     (actual,) = torch.autograd.grad(y, x, grad)
     assert_close("dx", actual, torch.autograd.grad(expected, x, grad.contiguous())[0])
+
+
+def test_large_images_take_offsets_of_64_bits(device, monkeypatch):
+    monkeypatch.setattr(launch, "LARGE_IMAGE", 0)
+    _compare(case((2, 5, 6, 7), (1, 2), 2, form="channels-last", device=device), torch.float32)
 
 
 def test_empty_batches_stay_empty(device):

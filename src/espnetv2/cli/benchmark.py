@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from espnetv2.cli.notice import say_kernels
 from espnetv2.cli.size import parse_size
 from espnetv2.errors import UserError
 
@@ -37,6 +38,9 @@ def benchmark(
     device: Annotated[
         str, typer.Option(help="cpu, cuda, cuda:1; torch, compile and cudagraph alone leave cpu.")
     ] = "cpu",
+    kernels: Annotated[
+        str, typer.Option(help="Of EESP units in torch's engines: reference, fused or auto.")
+    ] = "auto",
     against: Annotated[
         str | None, typer.Option(help="Other networks to measure beside; several by commas.")
     ] = None,
@@ -69,7 +73,8 @@ def benchmark(
     shape = None if size is None else parse_size(size)
     names = [*models, *_list(against or "")]
     cases = _cases(names, engine, form, precision, shape, _numbers(batch), _numbers(threads))
-    cases = [replace(case, device=device) for case in cases]
+    cases = [replace(case, device=device, kernels=kernels) for case in cases]
+    say_kernels(kernels, "cuda" if "cudagraph" in _list(engine) else device)
 
     from espnetv2.deploy.gate import Judge
     from espnetv2.profiling.benchmark import benchmark as measure

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from espnetv2.cli.notice import say_engine
+from espnetv2.cli.notice import say_engine, say_kernels
 from espnetv2.cli.size import parse_size
 from espnetv2.errors import UserError
 
@@ -57,6 +57,7 @@ def predict(
         str | None, typer.Option(help="Of the engine: fp32, bf16 or fp16.")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    kernels: Annotated[str, typer.Option(help="Of EESP units: reference, fused or auto.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures per forward pass.")] = 1,
     size: Annotated[
         str | None, typer.Option(metavar="HxW", help="Input size; the weights' own by default.")
@@ -97,9 +98,10 @@ def predict(
     if overlap is not None and tile is None:
         raise UserError("--overlap needs --tile; give both")
     if engine_cluster is not None:
-        if engine is not None or precision is not None or threads is not None:
+        given = (engine, precision, threads)
+        if any(one is not None for one in given) or kernels != "auto":
             raise UserError(
-                "--engine-cluster runs torch; leave --engine, --precision, --threads out"
+                "--engine-cluster runs torch; leave --engine, --precision, --threads, --kernels out"
             )
         from espnetv2.cli.predict_cluster import predict_on_ray
 
@@ -136,6 +138,7 @@ def predict(
     if tile is not None:
         tiles = Tiles(*rounded(tile, tile // 4 if overlap is None else overlap))
     say_engine(engine, device)
+    say_kernels(kernels, device)
     predictor = load(
         model,
         device=device,
@@ -146,6 +149,7 @@ def predict(
         engine=engine,
         precision=precision,
         threads=threads,
+        kernels=kernels,
     )
     if tiles is not None and predictor.task != "segmentation":
         raise UserError(f"--tile is for segmentation; {predictor.name} does {predictor.task}")

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from espnetv2.cli.notice import say_kernels
 from espnetv2.errors import UserError
 
 
@@ -34,6 +35,7 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
     devices: Annotated[int, typer.Option(min=1, help="Processes, or GPUs.")] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of a process.")] = None,
+    kernels: Annotated[str, typer.Option(help="Of EESP units: reference, fused or auto.")] = "auto",
     checkpoint_steps: Annotated[
         int, typer.Option(min=1, help="Steps between checkpoints within an epoch.")
     ] = 200,
@@ -70,6 +72,8 @@ def train(
 
     if threads is not None:
         torch.set_num_threads(threads)
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    say_kernels(kernels, "cuda" if on_gpu else "cpu", aloud=first)
     run = Run(
         data=data,
         out=folder,
@@ -81,6 +85,7 @@ def train(
         progress=sys.stderr.isatty(),
         skip_bad=skip_bad,
         tensorboard=tensorboard,
+        kernels=kernels,
         command=shlex.join(["espnetv2", *sys.argv[1:]]).replace(" --resume", ""),
     )
     summary = fit(chosen, run)

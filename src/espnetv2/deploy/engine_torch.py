@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from espnetv2.deploy.engines import Engine
 from espnetv2.errors import UserError
+from espnetv2.layers.eesp import use_kernels_
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Types by the name of the precision."""
@@ -86,6 +87,17 @@ class CompileEngine(TorchEngine):
     ) -> None:
         super().__init__(network, precision=precision, threads=threads, device=device)
         self.network = torch.compile(self.network)
+
+
+def use_kernels_of(model: Any, kernels: str, device: str) -> None:
+    """`layers.eesp.use_kernels_` on a network for inference, or on that of one of torch's engines.
+
+    Raises:
+        UserError: There are no such kernels.
+    """
+    network = model if isinstance(model, nn.Module) else getattr(model, "network", None)
+    if isinstance(network, nn.Module):
+        use_kernels_(network.eval(), kernels, device, frozen=True)
 
 
 def open_device(name: str) -> torch.device:

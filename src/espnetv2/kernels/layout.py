@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 PROGRAMS = 2048
@@ -29,6 +30,32 @@ def strides(x: Tensor, form: torch.memory_format) -> tuple[int, int]:
     """From channel to channel and from pixel to pixel of a dense map (B, C, H, W)."""
     _, channels, height, width = x.shape
     return (1, channels) if form == torch.channels_last else (height * width, 1)
+
+
+def block_of(channels: int, form: torch.memory_format) -> int:
+    """Channels of a tile: side by side in memory where they are last, else few."""
+    return min(_power(channels), 32 if form == torch.channels_last else 4)
+
+
+def pack(weight: Tensor, block: int) -> Tensor:
+    """Weights of 3x3 convolutions, block by block; zeros where the last one has no channels.
+
+    Shape: (K, C, 3, 3) -> (ceil(C / block), K, 9, block)
+    """
+    taps = weight.flatten(2).movedim(1, 2)  # (K, 9, C)
+    lacking = -weight.shape[1] % block
+    if lacking:
+        taps = F.pad(taps, (0, lacking))
+    return taps.view(*taps.shape[:2], -1, block).movedim(2, 0).contiguous()
+
+
+def unpack(packed: Tensor, channels: int) -> Tensor:
+    """What was packed.
+
+    Shape: (blocks, K, 9, block) -> (K, channels, 3, 3)
+    """
+    taps = packed.movedim(0, 2).flatten(2)[..., :channels]  # (K, 9, C)
+    return taps.movedim(2, 1).reshape(len(taps), channels, 3, 3)
 
 
 @dataclass(frozen=True)
@@ -63,8 +90,8 @@ def tiles(
     batch: int,
     channels: int,
     size: tuple[int, int],
-    form: torch.memory_format,
     *,
+    block: int,
     values: int,
     tall: bool = True,
     least_rows: int = 1,
@@ -73,6 +100,7 @@ def tiles(
     """Cut a map (B, C, *size).
 
     Args:
+        block: Channels of a tile.
         values: Of a tile, about.
         tall: Whether a tile may have several rows.
         least_rows: Of a band, unless the map ends before.
@@ -80,18 +108,15 @@ def tiles(
             there are.
     """
     height, width = size
-    last = form == torch.channels_last
-    wide = min(_power(width), 32 if last else 64)
-    deep = min(_power(channels), 32 if last else max(1, 64 // wide))
-    high = max(1, min(_power(height), values // (wide * deep))) if tall else 1
-    deep = max(deep, min(_power(channels), values // (wide * high)))
-    blocks, columns = -(-channels // deep), -(-width // wide)
+    wide = min(_power(width), 32 if block > 4 else 64)
+    high = max(1, min(_power(height), values // (wide * block))) if tall else 1
+    blocks, columns = -(-channels // block), -(-width // wide)
     bands = min(height // max(high, least_rows), PROGRAMS // (blocks * columns * max(1, batch)))
     bands = max(1, bands)
     rows = math.ceil(height / bands / high) * high
     bands = -(-height // rows)
     images = 1 if slots is None else max(1, batch * bands * columns // slots)
-    return Tiles((high, wide, deep), rows, images, bands, columns, -(-batch // images), blocks)
+    return Tiles((high, wide, block), rows, images, bands, columns, -(-batch // images), blocks)
 
 
 def _power(count: int) -> int:

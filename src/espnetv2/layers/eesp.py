@@ -7,7 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from espnetv2.kernels.dispatch import Choice, choose
 from espnetv2.layers.conv import ConvNormAct, NormAct, conv, halve
+from espnetv2.layers.fused import FrozenPyramid, fits, free, pyramid_norm_act
 
 Convolution = Literal["depthwise-dilated", "depthwise", "dilated"]
 """What the branches are made of; the paper's choice first, the others are its ablations."""
@@ -33,6 +35,10 @@ class EESP(nn.Module):
         fusion: Hierarchical feature fusion; off for the paper's Table 4, row R1.
         grouped_reduction: Off for the plain 1x1 reduction of the paper's Table 5.
         convolution: What the branches are made of.
+
+    Attributes:
+        fused: Whether the branches run as one operator of `kernels/`; see `use_kernels_`.
+        frozen: What that operator reads, laid out once; for inference.
 
     >>> EESP(32, 64, stride=2)(torch.zeros(1, 32, 9, 9)).shape
     torch.Size([1, 64, 5, 5])
@@ -74,10 +80,19 @@ class EESP(nn.Module):
         self.merge = ConvNormAct(out_channels, out_channels, groups=branches, activate=False)
         self.residual = activate and stride == 1 and in_channels == out_channels  # D4
         self.act = nn.PReLU(out_channels) if activate else nn.Identity()
+        self.fused = False
+        self.frozen: FrozenPyramid | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        merged = self.merge(self.fuse(torch.cat(self.views(x), dim=1)))  # (B, C, H/s, W/s)
+        if self.fused and free(self.branches, self.fuse):
+            if self.frozen is None or self.training or torch.is_grad_enabled():
+                fused = pyramid_norm_act(self.reduce(x), self.branches, self.fuse)
+            else:
+                fused = self.frozen(self.reduce(x))
+        else:
+            fused = self.fuse(torch.cat(self.views(x), dim=1))
+        merged = self.merge(fused)  # (B, C, H/s, W/s)
         out: Tensor = self.act(merged + x if self.residual else merged)
         return out
 
@@ -87,6 +102,33 @@ class EESP(nn.Module):
         Shape: (B, in_channels, H, W) -> `branches` times (B, C/K, H/s, W/s)
         """
         return _views(self.reduce(x), self.branches, fusion=self.fusion)
+
+
+def use_kernels_(network: nn.Module, kernels: str, device: str, *, frozen: bool = False) -> Choice:
+    """Let all EESP units of a network run as plain layers, or on the fused operators.
+
+    Weights and results stay as they are. Units without fusion or with other convolutions, of the
+    papers' ablations, remain plain layers, and so does any unit that is exported or watched by
+    hooks.
+
+    Args:
+        kernels: One of `kernels.dispatch.Kernels`.
+        device: Where the network will run.
+        frozen: The network is in evaluation and its weights will not change any more.
+
+    Raises:
+        UserError: `kernels` is unknown.
+
+    >>> use_kernels_(EESP(16, 16), "auto", "cpu").fused
+    False
+    """
+    choice = choose(kernels, torch.device(device).type)
+    for unit in network.modules():
+        if isinstance(unit, EESP):
+            unit.fused = choice.fused and unit.fusion and fits(unit.branches)
+            laid_out = unit.fused and frozen and not unit.training
+            unit.frozen = FrozenPyramid(unit.branches, unit.fuse) if laid_out else None
+    return choice
 
 
 def _views(reduced: Tensor, branches: nn.ModuleList, *, fusion: bool) -> list[Tensor]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from espnetv2.data.pictures import open_picture
 from espnetv2.data.voc import bit_palette
 from espnetv2.deploy.artefact import is_artefact
+from espnetv2.deploy.engine_torch import use_kernels_of
 from espnetv2.deploy.opening import fastest, load_engine
 from espnetv2.errors import UserError
 from espnetv2.layers.conv import resize
@@ -47,6 +48,7 @@ def load(
     engine: str | None = None,
     precision: str | None = None,
     threads: int | None = None,
+    kernels: str = "auto",
 ) -> Predictor:
     """Load published or own weights, ready to look at pictures.
 
@@ -66,6 +68,8 @@ def load(
             torch.
         precision: That the engine computes in: "fp32", "bf16" or "fp16".
         threads: CPU threads of the engine.
+        kernels: Of EESP units in torch's engines: "reference", "fused" or "auto"; see
+            docs/kernels.md.
 
     Raises:
         UserError: The name, the file, the device, the size or the engine does not fit.
@@ -87,6 +91,7 @@ def load(
             size=pair,
             device=device,
         )
+    use_kernels_of(loaded.network, kernels, device)
     return Predictor(loaded, device=device, size=size, enlarge=enlarge, top=top, score=score)
 
 

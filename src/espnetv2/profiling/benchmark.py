@@ -16,6 +16,7 @@ import torch
 
 from espnetv2.data.preprocess import CONVENTIONS
 from espnetv2.deploy.artefact import read_artefact
+from espnetv2.deploy.engine_torch import use_kernels_of
 from espnetv2.deploy.engines import Engine, open_artefact
 from espnetv2.deploy.export import export
 from espnetv2.deploy.fold import fold
@@ -238,6 +239,7 @@ def _engine(case: Case, place: Path | None, loaded: Loaded) -> Engine:
     opened: Engine = engine_kind(case.engine)(
         network, precision=case.precision, threads=case.threads, device=case.device
     )
+    use_kernels_of(opened, case.kernels, case.device)
     return opened
 
 

@@ -20,6 +20,7 @@ class Case:
         batch: Pictures of a call.
         threads: Of the CPU.
         device: Where torch's own engines compute.
+        kernels: Of EESP units in torch's engines: "reference", "fused" or "auto".
     """
 
     model: str
@@ -30,6 +31,7 @@ class Case:
     batch: int = 1
     threads: int = 1
     device: str = "cpu"
+    kernels: str = "auto"
 
 
 def case_of(values: Mapping[str, Any]) -> Case:

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from espnetv2.data.class_weights import class_weights
 from espnetv2.data.training_sets import DataSpec, TrainingData, open_training_data
 from espnetv2.errors import UserError
+from espnetv2.layers.eesp import use_kernels_
 from espnetv2.models.catalog import entry
 from espnetv2.tasks.training import ClassificationTraining, SegmentationTraining, TrainingTask
 from espnetv2.training.callbacks import Checkpoints, History
@@ -160,6 +161,7 @@ def _train_stage(recipe: Recipe, run: Run, folder: Path) -> dict[str, Any]:
         folder, steps=run.checkpoint_steps, monitor=f"val_{task.monitor}", mode=task.mode
     )
     trainer = make_trainer(recipe, run, folder, history, checkpoints)
+    use_kernels_(network, run.kernels, trainer.strategy.root_device.type)
     loader = TrainingLoader(
         data.train,
         batch_size=recipe.data.batch_size,

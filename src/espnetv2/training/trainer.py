@@ -35,6 +35,7 @@ class Run:
         progress: Whether to show a bar.
         skip_bad: Leave out pictures that cannot be read.
         tensorboard: Whether to write `tensorboard/` too.
+        kernels: "reference", "fused" or "auto"; see `layers.eesp.use_kernels_`.
         command: What was typed, for the summary.
     """
 
@@ -48,6 +49,7 @@ class Run:
     progress: bool = True
     skip_bad: bool = False
     tensorboard: bool = False
+    kernels: str = "auto"
     command: str = ""
 
 

@@ -1,7 +1,7 @@
 """The depth-wise pyramid of an EESP unit as one operator: `espnetv2::depthwise_pyramid`.
 
 Four dilated convolutions, three additions and a concatenation read one map and write four. Layer
-by layer they move 26 maps; here they move the 5 that they must. Gradients likewise.
+by layer they move 25 maps; here they move the 5 that they must. Gradients likewise.
 
 The operators are opaque to `torch.compile` (they are no `triton_op`): what surrounds them are
 matrix products and reductions, which the compiler could not join with them anyway, and so the same
@@ -53,25 +53,17 @@ def depthwise_pyramid_moments(
 
 
 def depthwise_pyramid_act(
-    x: Tensor,
-    weight: Tensor,
-    scale: Tensor,
-    shift: Tensor,
-    rise: Tensor,
-    fall: Tensor,
-    dilations: list[int],
-    stride: int,
+    x: Tensor, packed: Tensor, factors: Tensor, dilations: list[int], stride: int
 ) -> Tensor:
     """The same with z = y * scale + shift and two slopes applied before it is written.
 
     For inference. The result is rise * z where z is positive, else fall * z; a PReLU rises by 1.
 
-    Shape: as `depthwise_pyramid`, and scale, shift, rise, fall (K C,)
+    Shape: x (B, C, H, W), packed as `kernels.layout.pack` does with the weights (K, C, 3, 3),
+        factors (4, K C): scale, shift, rise, fall -> as `depthwise_pyramid`
 
     Raises:
         RuntimeError: A gradient is asked for; there is none.
     """
-    out: Tensor = torch.ops.espnetv2.depthwise_pyramid_act(
-        x, weight, scale, shift, rise, fall, dilations, stride
-    )
+    out: Tensor = torch.ops.espnetv2.depthwise_pyramid_act(x, packed, factors, dilations, stride)
     return out

@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 import triton.language as tl
 from torch import Tensor
 
@@ -16,25 +15,34 @@ from espnetv2.kernels.depthwise_pyramid.triton import (
     grad_weight_kernel,
     grad_x_kernel,
 )
-from espnetv2.kernels.layout import Tiles, dense, memory_format, strides, tiles
+from espnetv2.kernels.layout import (
+    Tiles,
+    block_of,
+    dense,
+    memory_format,
+    pack,
+    strides,
+    tiles,
+)
+
+LARGE_IMAGE = 2**30
+"""Values of a map of one picture that want offsets of 64 bits."""
 
 SLOTS = 512
 """Programs that sum for one channel, about."""
 
-Epilogue = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Scale, shift, rise and fall, (K C,) each."""
+
+def forward(x: Tensor, weight: Tensor, dilations: Sequence[int], stride: int) -> Tensor:
+    """See `reference.depthwise_pyramid`."""
+    y, _ = _forward(x, _packed(weight, x), dilations, stride)
+    return y
 
 
-def forward(
-    x: Tensor,
-    weight: Tensor,
-    dilations: Sequence[int],
-    stride: int,
-    *,
-    epilogue: Epilogue | None = None,
+def forward_act(
+    x: Tensor, packed: Tensor, factors: Tensor, dilations: Sequence[int], stride: int
 ) -> Tensor:
-    """See `reference.depthwise_pyramid`; with the epilogue `reference.scale_shift_act` of it."""
-    y, _ = _forward(x, weight, dilations, stride, epilogue=epilogue)
+    """`reference.scale_shift_act` of it."""
+    y, _ = _forward(x, packed, dilations, stride, factors=factors.contiguous())
     return y
 
 
@@ -42,7 +50,7 @@ def forward_moments(
     x: Tensor, weight: Tensor, dilations: Sequence[int], stride: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same, and `reference.moments` of it."""
-    y, parts = _forward(x, weight, dilations, stride, moments=True)
+    y, parts = _forward(x, _packed(weight, x), dilations, stride, moments=True)
     assert parts is not None
     means, squares, counts = parts  # (S, K C), (S, K C), (S, 1)
     total = counts.sum()
@@ -53,11 +61,11 @@ def forward_moments(
 
 def _forward(
     x: Tensor,
-    weight: Tensor,
+    packed: Tensor,
     dilations: Sequence[int],
     stride: int,
     *,
-    epilogue: Epilogue | None = None,
+    factors: Tensor | None = None,
     moments: bool = False,
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor] | None]:
     form = memory_format(x)
@@ -67,7 +75,8 @@ def _forward(
     y = torch.empty(
         (batch, branches * channels, *size), dtype=x.dtype, device=x.device, memory_format=form
     )
-    cut = tiles(batch, channels, size, form, values=1024, slots=SLOTS if moments else None)
+    slots, block = SLOTS if moments else None, packed.shape[-1]
+    cut = tiles(batch, channels, size, block=block, values=2048, slots=slots)
     wide = torch.promote_types(x.dtype, torch.float32)
     parts = None
     if moments:
@@ -81,8 +90,8 @@ def _forward(
         with _on(x):
             forward_kernel[(cut.slots * cut.blocks,)](
                 x,
-                by_block(weight, cut),
-                *(epilogue or (x, x, x, x)),
+                packed,
+                x if factors is None else factors,
                 y,
                 *(parts or (x, x, x)),
                 *_sizes(x, size),
@@ -92,9 +101,10 @@ def _forward(
                 K=branches,
                 DILATIONS=tuple(dilations),
                 STRIDE=stride,
-                ACT=epilogue is not None,
+                ACT=factors is not None,
                 MOMENTS=moments,
                 ACC=_language(wide),
+                INDEX=_index(x, y),
                 **_block(cut),
             )
     return y, parts
@@ -113,14 +123,22 @@ def grad_x(
     dx = torch.empty(
         (batch, channels, *size), dtype=grad.dtype, device=grad.device, memory_format=form
     )
-    cut = tiles(batch, channels, size, form, values=512, tall=False, least_rows=4 * max(dilations))
+    cut = tiles(
+        batch,
+        channels,
+        size,
+        block=block_of(channels, form),
+        values=1024,
+        tall=False,
+        least_rows=4 * max(dilations),
+    )
     block = _block(cut)
     del block["BLOCK_H"]
     if dx.numel():
         with _on(grad):
             grad_x_kernel[(cut.slots * cut.blocks,)](
                 grad,
-                by_block(weight, cut),
+                pack(weight, cut.block[2]),
                 dx,
                 *_sizes(dx, (grad.shape[2], grad.shape[3])),
                 *strides(dx, form),
@@ -131,6 +149,7 @@ def grad_x(
                 FIRST=nearest(dilations),
                 STRIDE=stride,
                 ACC=_language(torch.promote_types(grad.dtype, torch.float32)),
+                INDEX=_index(dx, grad),
                 **block,
             )
     return dx
@@ -146,7 +165,8 @@ def grad_weight(grad: Tensor, x: Tensor, dilations: Sequence[int], stride: int) 
     batch, channels = x.shape[:2]
     branches, size = len(dilations), (grad.shape[2], grad.shape[3])
     wide = torch.promote_types(x.dtype, torch.float32)
-    cut = tiles(batch, channels, size, form, values=1024, slots=SLOTS)
+    block = block_of(channels, form)
+    cut = tiles(batch, channels, size, block=block, values=1024, slots=SLOTS)
     partial = torch.empty((cut.slots, branches, 9, channels), dtype=wide, device=x.device)
     if not grad.numel():
         partial.zero_()
@@ -164,23 +184,11 @@ def grad_weight(grad: Tensor, x: Tensor, dilations: Sequence[int], stride: int) 
                 DILATIONS=tuple(dilations),
                 STRIDE=stride,
                 ACC=_language(wide),
+                INDEX=_index(x, grad),
                 **_block(cut),
             )
     found = partial.sum(0).transpose(1, 2).reshape(branches, channels, 3, 3)
     return found.contiguous()
-
-
-def by_block(weight: Tensor, cut: Tiles) -> Tensor:
-    """Weights as the kernels read them, zeros where the last block has no channels.
-
-    Shape: (K, C, 3, 3) -> (blocks, K, 9, BLOCK_C)
-    """
-    deep = cut.block[2]
-    taps = weight.flatten(2).movedim(1, 2)  # (K, 9, C)
-    lacking = cut.blocks * deep - weight.shape[1]
-    if lacking:
-        taps = F.pad(taps, (0, lacking))
-    return taps.view(*taps.shape[:2], cut.blocks, deep).movedim(2, 0).contiguous()
 
 
 def nearest(dilations: Sequence[int]) -> tuple[int, ...]:
@@ -196,6 +204,10 @@ def nearest(dilations: Sequence[int]) -> tuple[int, ...]:
     ]
     first[far] = 0
     return tuple(first)
+
+
+def _packed(weight: Tensor, x: Tensor) -> Tensor:
+    return pack(weight, block_of(x.shape[1], memory_format(x)))
 
 
 def _sizes(x: Tensor, size: tuple[int, int]) -> tuple[int, ...]:
@@ -220,6 +232,12 @@ def _block(cut: Tiles) -> dict[str, Any]:
 
 def _language(dtype: torch.dtype) -> Any:
     return tl.float64 if dtype == torch.float64 else tl.float32
+
+
+def _index(*maps: Tensor) -> Any:
+    """Of offsets within an image; taps may lie a little beside it."""
+    most = max(one[0].numel() for one in maps)
+    return tl.int64 if most >= LARGE_IMAGE else tl.int32
 
 
 def _on(x: Tensor) -> AbstractContextManager[Any]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from espnetv2.kernels.depthwise_pyramid import reference
 from espnetv2.kernels.dispatch import runs_on
-from espnetv2.kernels.layout import memory_format
+from espnetv2.kernels.layout import memory_format, unpack
 from espnetv2.kernels.registry import Operator, autocast, register
 
 LARGEST_DILATION = 16
@@ -38,22 +38,16 @@ def _forward_moments(
 
 
 def _forward_act(
-    x: Tensor,
-    weight: Tensor,
-    scale: Tensor,
-    shift: Tensor,
-    rise: Tensor,
-    fall: Tensor,
-    dilations: list[int],
-    stride: int,
+    x: Tensor, packed: Tensor, factors: Tensor, dilations: list[int], stride: int
 ) -> Tensor:
-    _check(x, weight, dilations, stride)
+    channels = x.shape[1]
+    _check(x, unpack(packed, channels), dilations, stride)
     if runs_on(x.device.type):
-        from espnetv2.kernels.depthwise_pyramid.launch import forward
+        from espnetv2.kernels.depthwise_pyramid.launch import forward_act
 
-        return forward(x, weight, dilations, stride, epilogue=(scale, shift, rise, fall))
-    y = reference.depthwise_pyramid(x, weight, dilations, stride)
-    return _formed(reference.scale_shift_act(y, scale, shift, rise, fall), x)
+        return forward_act(x, packed, factors, dilations, stride)
+    y = reference.depthwise_pyramid(x, unpack(packed, channels), dilations, stride)
+    return _formed(reference.scale_shift_act(y, factors), x)
 
 
 def _grad_x(
@@ -104,17 +98,9 @@ def _moments_shape(
 
 
 def _act_shape(
-    x: Tensor,
-    weight: Tensor,
-    scale: Tensor,
-    shift: Tensor,
-    rise: Tensor,
-    fall: Tensor,
-    dilations: list[int],
-    stride: int,
+    x: Tensor, packed: Tensor, factors: Tensor, dilations: list[int], stride: int
 ) -> Tensor:
-    y: Tensor = _forward_shape(x, weight, dilations, stride)
-    return y
+    return _forward_shape(x, packed, dilations, stride)
 
 
 def _grad_x_shape(
@@ -171,8 +157,8 @@ register(
         "-> (Tensor, Tensor, Tensor)": Operator(
             _forward_moments, _moments_shape, _backward, _remember
         ),
-        "depthwise_pyramid_act(Tensor x, Tensor weight, Tensor scale, Tensor shift, Tensor rise, "
-        f"Tensor fall, {_HOW}) -> Tensor": Operator(_forward_act, _act_shape),
+        f"depthwise_pyramid_act(Tensor x, Tensor packed, Tensor factors, {_HOW}) "
+        "-> Tensor": Operator(_forward_act, _act_shape),
         f"depthwise_pyramid_grad_x(Tensor grad, Tensor weight, SymInt height, SymInt width, "
         f"{_HOW}) -> Tensor": Operator(_grad_x, _grad_x_shape),
         f"depthwise_pyramid_grad_weight(Tensor grad, Tensor x, {_HOW}) -> Tensor": Operator(

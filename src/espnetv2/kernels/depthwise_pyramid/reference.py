@@ -80,15 +80,16 @@ def moments(y: Tensor) -> tuple[Tensor, Tensor]:
     return mean, var
 
 
-def scale_shift_act(y: Tensor, scale: Tensor, shift: Tensor, rise: Tensor, fall: Tensor) -> Tensor:
+def scale_shift_act(y: Tensor, factors: Tensor) -> Tensor:
     """What norm and PReLU do in evaluation: z = y * scale + shift, times one of two slopes.
 
-    Shape: (B, C, H, W), four times (C,) -> (B, C, H, W)
+    Shape: y (B, C, H, W), factors (4, C): scale, shift, rise, fall -> (B, C, H, W)
     """
     wide = widened(y.dtype)
-    factor, summand, up, down = (one.to(wide).view(-1, 1, 1) for one in (scale, shift, rise, fall))
-    z = y.to(wide) * factor + summand
-    return (z * torch.where(z > 0, up, down)).to(y.dtype)
+    scale, shift, rise, fall = factors.to(wide).view(4, -1, 1, 1)
+    z = y.to(wide) * scale + shift
+    out: Tensor = z * torch.where(z > 0, rise, fall)
+    return out.to(y.dtype)
 
 
 def widened(dtype: torch.dtype) -> torch.dtype:

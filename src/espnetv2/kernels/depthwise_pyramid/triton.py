@@ -3,8 +3,9 @@
 A program owns a block of channels and a tile of columns; it walks down a band of rows, image
 after image, so that rows which several taps read come from the cache. Tiles are [P, BLOCK_C], P
 pixels of BLOCK_W columns. Strides are those of one memory format: *_c from channel to channel,
-*_p from pixel to pixel. Weights lie block by block, (blocks, K, 9, BLOCK_C), so that the distance
-from tap to tap is known when the kernel is compiled. Offsets are 64 bits wide.
+*_p from pixel to pixel. Weights are packed (`layout.pack`): a block's lie together, so that they
+need no mask, and the way from tap to tap is known when the kernel is compiled. Images are found by
+offsets of 64 bits, what lies in one by offsets of INDEX: 32 bits where that is enough.
 """
 
 import triton
@@ -18,10 +19,7 @@ SIZES = ("B", "H", "W", "HO", "WO", "rows_per_band", "images_per_group", "bands"
 def forward_kernel(
     x_ptr,
     w_ptr,
-    scale_ptr,
-    shift_ptr,
-    rise_ptr,
-    fall_ptr,
+    factors_ptr,
     y_ptr,
     mean_ptr,
     square_ptr,
@@ -46,15 +44,17 @@ def forward_kernel(
     ACT: tl.constexpr,
     MOMENTS: tl.constexpr,
     ACC: tl.constexpr,
+    INDEX: tl.constexpr,
     BLOCK_H: tl.constexpr,
     BLOCK_W: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
     """Running sums of the branches, written once; with ACT or MOMENTS more in the same pass."""
     P: tl.constexpr = BLOCK_H * BLOCK_W
-    c, block, band, column, group, slot = _place(C, bands, columns, BLOCK_C)
+    c, block, band, column, group, slot = _place(C, bands, columns, INDEX, BLOCK_C)
     real = c < C
     wide = tl.full([], 1, dtype=tl.int64)
+    near = tl.full([], 1, dtype=INDEX)
     taps = w_ptr + block * (K * 9 * BLOCK_C) + tl.arange(0, BLOCK_C)
     pixel = tl.arange(0, P)
     wo = column * BLOCK_W + pixel % BLOCK_W  # [P]
@@ -70,8 +70,8 @@ def forward_kernel(
             ho = top + pixel // BLOCK_W  # [P]
             inside = (ho < last) & (wo < WO)
             mask = inside[:, None] & real[None, :]
-            middle = x_image + (ho * wide * W + wo)[:, None] * (STRIDE * x_p)
-            out = y_image + (ho * wide * WO + wo)[:, None] * y_p
+            middle = x_image + (ho * near * W + wo)[:, None] * (STRIDE * x_p)
+            out = y_image + (ho * near * WO + wo)[:, None] * y_p
             total = tl.zeros([P, BLOCK_C], dtype=ACC)
             now = tl.sum(inside.to(ACC))  # pixels
             new_means = ()
@@ -84,7 +84,7 @@ def forward_kernel(
                     w = wo * STRIDE + right
                     seen = inside & (h >= 0) & (h < H) & (w >= 0) & (w < W)
                     x = tl.load(
-                        middle + (down * wide * W + right) * x_p,
+                        middle + (down * near * W + right) * x_p,
                         mask=seen[:, None] & real[None, :],
                         other=0.0,
                     )
@@ -92,10 +92,11 @@ def forward_kernel(
                     total += x.to(ACC) * weight[None, :]
                 y = total
                 if ACT:
-                    scale = tl.load(scale_ptr + k * C + c, mask=real, other=0.0).to(ACC)
-                    shift = tl.load(shift_ptr + k * C + c, mask=real, other=0.0).to(ACC)
-                    rise = tl.load(rise_ptr + k * C + c, mask=real, other=0.0).to(ACC)
-                    fall = tl.load(fall_ptr + k * C + c, mask=real, other=0.0).to(ACC)
+                    at = factors_ptr + k * C + c
+                    scale = tl.load(at, mask=real, other=0.0).to(ACC)
+                    shift = tl.load(at + K * C, mask=real, other=0.0).to(ACC)
+                    rise = tl.load(at + 2 * K * C, mask=real, other=0.0).to(ACC)
+                    fall = tl.load(at + 3 * K * C, mask=real, other=0.0).to(ACC)
                     y = total * scale[None, :] + shift[None, :]
                     y = y * tl.where(y > 0, rise[None, :], fall[None, :])
                 rounded = y.to(y_ptr.dtype.element_ty)
@@ -144,6 +145,7 @@ def grad_x_kernel(
     FIRST: tl.constexpr,
     STRIDE: tl.constexpr,
     ACC: tl.constexpr,
+    INDEX: tl.constexpr,
     BLOCK_W: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
@@ -154,9 +156,10 @@ def grad_x_kernel(
     branch with taps s columns away.
     """
     D: tl.constexpr = len(FIRST) // 2
-    c, block, band, column, group, _ = _place(C, bands, columns, BLOCK_C)
+    c, block, band, column, group, _ = _place(C, bands, columns, INDEX, BLOCK_C)
     real = c < C
     wide = tl.full([], 1, dtype=tl.int64)
+    near = tl.full([], 1, dtype=INDEX)
     taps = w_ptr + block * (K * 9 * BLOCK_C) + tl.arange(0, BLOCK_C)
     w = column * BLOCK_W + tl.arange(0, BLOCK_W)  # [BLOCK_W]
     top = band * rows_per_band
@@ -170,8 +173,8 @@ def grad_x_kernel(
         for _row in tl.static_range(2 * D + 1):
             rows = rows + (tl.zeros([BLOCK_W, BLOCK_C], dtype=ACC),)
         for ho in range(first, last + 1):
-            width = tl.where(ho * wide < HO, WO, 0)
-            g_row = g_image + ho * wide * WO * g_p
+            width = tl.where(ho * near < HO, WO, 0)
+            g_row = g_image + ho * near * WO * g_p
             for place in tl.static_range(2 * D + 1):
                 far = w - (place - D)  # where the gradient lies, in columns of x
                 wo = far // STRIDE
@@ -180,7 +183,7 @@ def grad_x_kernel(
                 for k in tl.static_range(K - 1, -1, -1):
                     if k >= FIRST[place]:
                         g = tl.load(
-                            g_row + k * wide * C * g_c + (wo * wide)[:, None] * g_p,
+                            g_row + k * near * C * g_c + (wo * near)[:, None] * g_p,
                             mask=seen[:, None] & real[None, :],
                             other=0.0,
                         )
@@ -199,7 +202,7 @@ def grad_x_kernel(
                 h = ho * STRIDE - D + done
                 mask = (w < tl.where((h >= top) & (h < bottom), W, 0))[:, None] & real[None, :]
                 value = rows[done].to(dx_ptr.dtype.element_ty)
-                tl.store(dx_image + h * wide * W * x_p, value, mask=mask)
+                tl.store(dx_image + h * near * W * x_p, value, mask=mask)
             moved = ()
             for n in tl.static_range(2 * D + 1):
                 if n + STRIDE < 2 * D + 1:
@@ -232,19 +235,21 @@ def grad_weight_kernel(
     DILATIONS: tl.constexpr,
     STRIDE: tl.constexpr,
     ACC: tl.constexpr,
+    INDEX: tl.constexpr,
     BLOCK_H: tl.constexpr,
     BLOCK_W: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
     """Nine sums of one branch over the program's pixels; the slots are added up afterwards."""
     P: tl.constexpr = BLOCK_H * BLOCK_W
-    c, _, band, column, group, slot = _place(C, bands, columns, BLOCK_C)
+    c, _, band, column, group, slot = _place(C, bands, columns, INDEX, BLOCK_C)
     branch = tl.program_id(1)
     dilation = tl.full([], DILATIONS[0], dtype=tl.int32)
     for k in tl.static_range(1, K):
         dilation = tl.where(branch == k, DILATIONS[k], dilation)
     real = c < C
     wide = tl.full([], 1, dtype=tl.int64)
+    near = tl.full([], 1, dtype=INDEX)
     pixel = tl.arange(0, P)
     wo = column * BLOCK_W + pixel % BLOCK_W  # [P]
     first = band * rows_per_band
@@ -258,13 +263,13 @@ def grad_weight_kernel(
         for top in range(first, last, BLOCK_H):
             ho = top + pixel // BLOCK_W  # [P]
             inside = (ho < last) & (wo < WO)
-            middle = x_image + (ho * wide * W + wo)[:, None] * (STRIDE * x_p)
-            here = g_image + (ho * wide * WO + wo)[:, None] * g_p
+            middle = x_image + (ho * near * W + wo)[:, None] * (STRIDE * x_p)
+            here = g_image + (ho * near * WO + wo)[:, None] * g_p
             suffix = tl.zeros([P, BLOCK_C], dtype=ACC)
             for k in tl.static_range(K):
                 width = tl.where(branch <= k, WO, 0)
                 g = tl.load(
-                    here + k * wide * C * g_c,
+                    here + k * near * C * g_c,
                     mask=(inside & (wo < width))[:, None] & real[None, :],
                     other=0.0,
                 )
@@ -277,7 +282,7 @@ def grad_weight_kernel(
                 w = wo * STRIDE + right
                 seen = inside & (h >= 0) & (h < H) & (w >= 0) & (w < W)
                 x = tl.load(
-                    middle + (down * wide * W + right) * x_p,
+                    middle + (down * near * W + right) * x_p,
                     mask=seen[:, None] & real[None, :],
                     other=0.0,
                 )
@@ -289,12 +294,12 @@ def grad_weight_kernel(
 
 
 @triton.jit
-def _place(C, bands, columns, BLOCK_C: tl.constexpr):
+def _place(C, bands, columns, INDEX: tl.constexpr, BLOCK_C: tl.constexpr):
     """Of this program: channels [BLOCK_C], their block, band, tile, group of images, slot."""
     blocks = tl.cdiv(C, BLOCK_C)
     program = tl.program_id(0)
     slot = program // blocks
-    block = (program % blocks).to(tl.int64)
+    block = (program % blocks).to(INDEX)
     c = block * BLOCK_C + tl.arange(0, BLOCK_C)
     column = slot % columns
     band = slot // columns % bands

@@ -1,0 +1,183 @@
+"""EESP units on the fused operators: the same numbers, the same weights, the same training."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from close import assert_close
+from espnetv2.deploy.engine_torch import TorchEngine, use_kernels_of
+from espnetv2.deploy.fold import fold
+from espnetv2.deploy.lively import make_lively
+from espnetv2.layers.conv import init_he
+from espnetv2.layers.eesp import EESP, StridedEESP, use_kernels_
+from espnetv2.models.catalog import entry
+
+
+def pair(unit, device, **options):
+    """A unit as plain layers and on the kernels."""
+    plain = make_lively(unit).to(device)
+    fused = copy.deepcopy(plain)
+    assert use_kernels_(fused, "fused", device, **options).fused
+    return plain, fused
+
+
+def used(monkeypatch):
+    """What reaches the kernels, by operator."""
+    from espnetv2.kernels.depthwise_pyramid import launch
+
+    seen = []
+    for name in ("forward", "forward_act"):
+        run = getattr(launch, name)
+        record = lambda *a, name=name, run=run: seen.append(name) or run(*a)  # noqa: E731
+        monkeypatch.setattr(launch, name, record)
+    return seen
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+def test_a_training_step_is_the_same(stride, form, device, monkeypatch):
+    plain, fused = pair(EESP(16, 16, stride=stride), device)
+    seen = used(monkeypatch)
+    x = torch.randn(2, 16, 7, 5, device=device).contiguous(memory_format=form)
+    found = []
+    for unit in (plain, fused):
+        given = x.clone().requires_grad_()
+        y = unit.train()(given)
+        y.square().sum().backward()
+        found.append([y, given.grad, *(one.grad for one in unit.parameters()), *unit.buffers()])
+    assert seen == ["forward"]
+    for place, (expected, actual) in enumerate(zip(*found, strict=True)):
+        assert_close(f"value {place}", actual, expected, 1e-4)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("form", ["train", "deploy"])
+def test_inference_is_one_pass_and_the_same(form, frozen, device, monkeypatch):
+    plain, fused = pair(EESP(16, 32, max_receptive_field=9).eval(), device)
+    if form == "deploy":
+        fused = fold(fused)
+    use_kernels_(fused, "fused", device, frozen=frozen)
+    seen = used(monkeypatch)
+    x = torch.randn(2, 16, 7, 5, device=device)
+    with torch.inference_mode():
+        assert_close("y", fused.eval()(x), plain.eval()(x))
+    assert seen == ["forward_act"]
+
+
+def test_the_state_dict_is_the_same(device):
+    plain, fused = pair(EESP(16, 16).eval(), device, frozen=True)
+    assert list(plain.state_dict()) == list(fused.state_dict())
+    plain.load_state_dict(fused.state_dict())
+
+
+def test_a_frozen_unit_trains_as_any_other(device, monkeypatch):
+    """What was laid out for inference is not looked at."""
+    _, fused = pair(EESP(16, 16).eval(), device, frozen=True)
+    seen = used(monkeypatch)
+    fused.train()(torch.randn(2, 16, 3, 3, device=device)).sum().backward()
+    assert seen == ["forward"]
+    assert all(one.grad is not None for one in fused.branches.parameters())
+
+
+@pytest.mark.parametrize("options", [{"fusion": False}, {"convolution": "dilated"}])
+def test_ablations_stay_plain_layers(options, device):
+    unit = EESP(16, 16, **options)
+    use_kernels_(unit, "fused", device)
+    assert not unit.fused
+
+
+def test_a_unit_that_is_watched_runs_layer_by_layer(device, monkeypatch):
+    """Rounding for int8, counting of multiply-adds and the demo look inside by hooks."""
+    _, fused = pair(EESP(16, 16).eval(), device)
+    seen, outputs = used(monkeypatch), []
+    hook = fused.branches[1].register_forward_hook(lambda *given: outputs.append(given[2]))
+    fused(torch.randn(1, 16, 3, 3, device=device))
+    assert (len(outputs), seen) == (1, [])
+    hook.remove()
+    fused(torch.randn(1, 16, 3, 3, device=device))
+    assert seen == ["forward"]
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")  # old, and still in use
+def test_exports_trace_the_plain_layers(device):
+    _, fused = pair(EESP(16, 16).eval(), device, frozen=True)
+    x = torch.randn(1, 16, 8, 8, device=device)
+    for unit in (fused, fold(fused)):
+        nodes = torch.export.export(unit, (x,), strict=False).graph.nodes
+        assert not any("depthwise_pyramid" in str(node.target) for node in nodes)
+    assert "depthwise_pyramid" not in str(torch.jit.trace(fused, (x,), check_trace=False).graph)
+
+
+def test_the_compiler_takes_a_unit_whole(device):
+    plain, fused = pair(EESP(16, 16), device)
+    x = torch.randn(2, 16, 5, 5, device=device)
+    compiled = torch.compile(fused.train(), fullgraph=True, backend="aot_eager")
+    assert_close("y", compiled(x), plain.train()(x), 1e-4)
+
+
+def test_networks_give_the_same_in_every_precision(device):
+    """In an engine, as `espnetv2 predict` and `benchmark` open it."""
+    network = make_lively(entry("espnetv2_s0_5").build(num_classes=3, in_channels=3)).eval()
+    x = torch.randn(1, 3, 32, 32)
+    for precision, ratio in (("fp32", 1e-5), ("bf16", 5e-2)):
+        expected = TorchEngine(fold(network), precision=precision, device=device)(x)
+        engine = TorchEngine(fold(network), precision=precision, device=device)
+        use_kernels_of(engine, "fused", device)
+        units = [one for one in engine.network.modules() if isinstance(one, EESP)]
+        assert units
+        assert all(one.fused and one.frozen is not None for one in units)
+        assert_close(precision, engine(x), expected, ratio)
+
+
+class Tiny(nn.Module):
+    """A strided unit, and a plain one behind it or not."""
+
+    def __init__(self, *, behind):
+        super().__init__()
+        self.down = StridedEESP(EESP(8, 8, branches=2, stride=2, activate=False), image_channels=3)
+        self.unit = EESP(16, 16, branches=2) if behind else nn.Identity()
+        self.last = nn.Linear(16, 3)
+        self.apply(init_he)
+
+    def forward(self, x, image):
+        return self.last(self.unit(self.down(x, image)).mean(dim=(2, 3)))
+
+
+def curve(network, steps, device):
+    """Losses of a training on the same few random maps."""
+    torch.manual_seed(1)
+    x, image = torch.randn(3, 8, 5, 4), torch.randn(3, 3, 3, 2)
+    labels = torch.tensor([0, 1, 2])
+    x, image, labels = x.to(device), image.to(device), labels.to(device)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
+    losses = []
+    for _ in range(steps):
+        loss = nn.functional.cross_entropy(network(x, image), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return torch.tensor(losses)
+
+
+ON_A_GPU = (
+    pytest.mark.gpu,
+    pytest.mark.skipif(
+        not torch.cuda.is_available(),
+        reason="needs a GPU; the interpreter takes a quarter of an hour",
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("steps", "behind"), [(20, False), pytest.param(200, True, marks=ON_A_GPU)]
+)
+def test_trainings_follow_the_same_curve(steps, behind, device):
+    plain = Tiny(behind=behind).to(device).train()
+    fused = copy.deepcopy(plain)
+    use_kernels_(fused, "fused", device)
+    expected, actual = curve(plain, steps, device), curve(fused, steps, device)
+    assert expected[-1] < 0.5 * expected[0]
+    assert_close("loss", actual, expected, 1e-3)
