@@ -1,7 +1,7 @@
 """The fused kernels, CUDA graphs and training on a GPU: checked, then timed, in one call.
 
     python benchmarks/gpu.py [--out benchmarks/results/gpu.json] [--quick]
-    TRITON_INTERPRET=1 python benchmarks/gpu.py --device cpu --quick --out FILE   # a rehearsal
+    python benchmarks/gpu.py --device cpu --quick --out FILE   # a rehearsal
 
 First the fused kernels are compared with float64 on the device itself; if they differ, nothing is
 timed. Then everything that is compared takes turns in this process: medians, beside the bandwidth
@@ -113,7 +113,8 @@ def run(plan: parts.Plan, total: float, *, ahead: bool, only: list[str]) -> dict
         found["check"] = checked(plan, Deadline(min(CHECKING, deadline.left())))
     wrong = found["check"]["failures"] if isinstance(found["check"], dict) else []
     if isinstance(found["check"], str):
-        plan = replace(plan, unchecked=f"the fused kernels were not checked: {found['check']}")
+        why = found["check"].removeprefix("not measured (").removesuffix(")")
+        plan = replace(plan, unchecked=f"the fused kernels were not checked: {why}")
     for name, (budget, part) in all_parts(plan).items():
         if wrong:
             found[name] = "not measured (the fused kernels differ from float64)"
@@ -182,11 +183,33 @@ def table(document: dict[str, Any]) -> str:
         rows.append("check: " + ("; ".join(check_part["failures"][:3]) or "held"))
     if isinstance(found.get("language"), dict):
         rows.append(f"an epoch of PTB: {found['language']['seconds_per_epoch']:.1f} s")
-    for name, spent in (found["energy"] if isinstance(found.get("energy"), dict) else {}).items():
-        shown = spent if isinstance(spent, str) else f"{spent['millijoules_per_image']:.3g} mJ"
-        rows.append(f"energy of an image, {name}: {shown[:120]}")
+    spent = found["energy"] if isinstance(found.get("energy"), dict) else {}
+    for name, one in spent.items():
+        if isinstance(one, dict):
+            rows.append(f"energy of an image, {name}: {one['millijoules_per_image']:.3g} mJ")
+    rows += [
+        f"energy: {why}" for why in dict.fromkeys(o for o in spent.values() if isinstance(o, str))
+    ]
+    for name, one in (found["counters"] if isinstance(found.get("counters"), dict) else {}).items():
+        rows.append(f"counters, {name}: {_short(one)}")
+    if document["small"]:
+        rows.append("a rehearsal on a CPU with small networks: these figures mean nothing")
     rows.append(f"{document['seconds']} s in all")
     return "\n".join(row.rstrip() for row in rows)
+
+
+def _short(metrics: Any) -> str:
+    """Load, clock and efficiency on one line."""
+    if isinstance(metrics, str):
+        return metrics
+    shown = []
+    for part in (metrics["gpu_load"], metrics["gpu_kernels"]):
+        if isinstance(part, str):
+            shown.append(part[:100])
+        else:
+            names = ("utilisation", "sm_mhz", "sm_active", "memory_eff", "warp_exec")
+            shown += [f"{key} {value:.4g}" for key, value in part.items() if key.startswith(names)]
+    return ", ".join(shown)
 
 
 def main(words: list[str] | None = None) -> int:

@@ -108,10 +108,11 @@ def check_network(model: str, size: int, device: torch.device) -> dict[str, Any]
     far: dict[str, dict[str, float]] = {}
     for kernels in ("reference", "fused"):
         network = with_kernels(network_of(model).network.to(device), kernels, device)
-        form = with_kernels(fold(network_of(model).network).to(device), kernels, device)
+        form = fold(network_of(model).network).to(device, torch.bfloat16)
+        form = with_kernels(form, kernels, device, frozen=True)
         short = images.to(torch.bfloat16, memory_format=torch.channels_last)
         with poisoned():
-            found = _trained(network, images) | _passed(form.to(torch.bfloat16), short)
+            found = _trained(network, images) | _passed(form, short)
         far[kernels] = {name: apart(one, truth[name]) for name, one in found.items()}
     failures = [
         f"{model}, {name}: {gap:.2e}, plain layers {far['reference'][name]:.2e}"

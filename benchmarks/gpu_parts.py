@@ -53,9 +53,14 @@ class Plan:
         """The same in the size of a rehearsal, if it is one."""
         if not self.small:
             return side
-        size = tuple(min(one, 64) for one in side.size)
+        size = tuple(min(one, 32) for one in side.size)
         model = side.model.replace("s2_0", "s0_5").replace("s1_0", "s0_5")
         return replace(side, model=model, batch=min(side.batch, 2), size=size)
+
+    def interleaved(self, calls: dict[str, Call], *, share: float = 1.0) -> dict[str, Any]:
+        """Warm calls that take turns, for a share of a comparison's time."""
+        rounds = 2 if self.small else 5
+        return interleave(calls, device=self.device, seconds=share * self.seconds, rounds=rounds)
 
 
 def compare(sides: list[Side], plan: Plan, deadline: Deadline) -> dict[str, Any]:
@@ -75,7 +80,7 @@ def compare(sides: list[Side], plan: Plan, deadline: Deadline) -> dict[str, Any]
         calls[side.name] = call
         found[side.name] = asdict(side) | {"peak_bytes": peak(call, before, plan.device)}
         found[side.name]["macs"] = macs_of(side)
-    times = interleave(calls, device=plan.device, seconds=plan.seconds) if calls else {}
+    times = plan.interleaved(calls) if calls else {}
     for name, values in times.items():
         batch = found[name]["batch"]
         found[name] |= values | {"images_per_second": 1000 * batch / values["ms"]}
@@ -90,7 +95,7 @@ def ready(side: Side, plan: Plan) -> Call:
     """
     if side.kernels == "fused" and plan.unchecked:
         raise UserError(plan.unchecked)
-    return opened(side, plan.device)
+    return opened(side, plan.device, calls=1 if plan.small else 3)
 
 
 def macs_of(side: Side) -> int:
@@ -108,9 +113,7 @@ def copy_bandwidth(plan: Plan) -> dict[str, Any]:
     values = 2**14 if plan.small else 2**30
     source = torch.randn(values, device=plan.device)
     target = torch.empty_like(source)
-    found = interleave(
-        {"copy": lambda: target.copy_(source)}, device=plan.device, seconds=plan.seconds
-    )["copy"]
+    found = plan.interleaved({"copy": lambda: target.copy_(source)})["copy"]
     return found | {"bytes_per_second": 2 * source.nbytes / (found["ms"] / 1000)}
 
 
@@ -192,7 +195,7 @@ def _timed(
             torch.autograd.grad(y, (x, weight), grad)
 
     calls = {"forward": recorded(forward, plan.device), "both": recorded(both, plan.device)}
-    times = interleave(calls, device=plan.device, seconds=plan.seconds / 8)
+    times = plan.interleaved(calls, share=1 / 8)
     ms = {name: one["ms"] / sets for name, one in times.items()}
     return {
         "forward_ms": ms["forward"],
@@ -219,7 +222,7 @@ def language(plan: Plan) -> dict[str, Any]:
 
     for _ in range(3):
         step()
-    found = interleave({"step": step}, device=plan.device, seconds=plan.seconds)["step"]
+    found = plan.interleaved({"step": step})["step"]
     return found | {"seconds_per_epoch": WORDS / (words * texts) * found["ms"] / 1000}
 
 

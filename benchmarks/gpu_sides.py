@@ -15,6 +15,7 @@ from espnetv2.deploy.fold import fold
 from espnetv2.deploy.targets import engine_kind
 from espnetv2.errors import UserError
 from espnetv2.kernels.dispatch import choose
+from espnetv2.layers.eesp import use_kernels_
 from espnetv2.models.catalog import entry
 from espnetv2.profiling.benchmark import network_of
 
@@ -66,14 +67,14 @@ class ClassMap(nn.Module):
         return classes
 
 
-def opened(side: Side, device: torch.device) -> Call:
-    """The call to be timed, warm.
+def opened(side: Side, device: torch.device, *, calls: int = 3) -> Call:
+    """The call to be timed, warm: that many calls have chosen and compiled its kernels.
 
     Raises:
         UserError: Its kernels or its engine do not run on this device.
     """
     call = _training(side, device) if side.train else _pass(side, device)
-    for _ in range(3):
+    for _ in range(calls):
         call()
     return call
 
@@ -89,15 +90,20 @@ def need_fused(device: torch.device) -> None:
         raise UserError(choice.notice)
 
 
-def with_kernels(network: nn.Module, kernels: str, device: torch.device) -> nn.Module:
-    """The network with its layers computed by these kernels.
+def with_kernels(
+    network: nn.Module, kernels: str, device: torch.device, *, frozen: bool = False
+) -> nn.Module:
+    """The network with its EESP units computed by these kernels.
+
+    Args:
+        frozen: It is in evaluation, and in its last precision.
 
     Raises:
         UserError: They do not run on this device.
     """
     if kernels == "fused":
         need_fused(device)
-        raise UserError("not yet")
+    use_kernels_(network, kernels, str(device), frozen=frozen)
     return network
 
 
@@ -136,12 +142,13 @@ def _pass(side: Side, device: torch.device) -> Call:
     network = network_of(side.model).network.eval()
     network = fold(network) if side.form == "deploy" else network
     network = ClassMap(network) if side.class_map else network
-    with_kernels(network, side.kernels, device)
     images = images_of(side, device, torch.bfloat16)
     if side.runner == "graph":
         engine = engine_kind("cudagraph")(network, precision="bf16", device=str(device))
+        with_kernels(engine.network, side.kernels, device, frozen=True)
         return lambda: engine(images)
     network.to(device, torch.bfloat16, memory_format=torch.channels_last)
+    with_kernels(network, side.kernels, device, frozen=True)
     run = _compiled(network, side, device) if side.compiled else network
 
     def call() -> Any:

@@ -5,15 +5,20 @@ import json
 import pathlib
 import sys
 import time
+from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import fake_cuda
 from close import FLOAT32, assert_close
+from espnetv2.kernels.dispatch import Choice
+from espnetv2.layers import eesp
 from espnetv2.layers.eesp import EESP
 from espnetv2.profiling.benchmark import network_of
+from fake_power import Clock, Counter, measured
 
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "benchmarks"
 CPU = torch.device("cpu")
@@ -156,6 +161,68 @@ def test_the_operators_bytes_are_counted_once(monkeypatch):
     assert found["forward_ms"] > 0
 
 
+@pytest.fixture
+def plan():
+    return script("gpu_parts").Plan(CPU, True, 0.0)
+
+
+@pytest.fixture
+def passing():
+    return script("gpu_sides").Side("net", "espnetv2_s0_5", form="deploy", batch=2, size=(32, 32))
+
+
+def test_a_pictures_energy_is_that_of_a_burst_of_calls(monkeypatch, plan, passing):
+    parts, clock = script("gpu_parts"), Clock()
+    found = SimpleNamespace(counters=[Counter(clock)], reasons=[])
+    found.counters[0].covers = "gpu"
+    asked = []
+
+    def spent(run, *, counter, images, seconds, idle_seconds):
+        run()
+        asked.append((counter, images % 2))
+        return measured(powers=(40.0,), images=images, counter=counter, clock=clock)
+
+    monkeypatch.setattr(parts, "survey", lambda: found)
+    monkeypatch.setattr(parts, "measure", spent)
+    deadline = script("gpu_clock").Deadline
+    energy = parts.energy([passing], plan, deadline(3600))["net"]
+    assert energy["load_watts"] == pytest.approx(40)
+    assert energy["macs"] == parts.macs_of(passing)
+    assert asked == [(found.counters[0], 0)]
+    assert parts.energy([passing], plan, deadline(0))["net"] == "not measured (no time left)"
+    found.counters.clear()
+    found.reasons.append("NVML: none")
+    assert parts.energy([passing], plan, deadline(3600))["net"] == "not available (NVML: none)"
+
+
+def test_a_profiler_that_minds_graphs_is_asked_without(monkeypatch, plan, passing):
+    parts, asked = script("gpu_parts"), []
+
+    def counted(worker, case, row, *, patience):
+        asked.append((case.engine, case.precision, case.batch, case.size, row["ms_median"] > 0))
+        worker.run(2)
+        failed = "not available (ncu: graph)" if case.engine == "cudagraph" else {"kernels": 7}
+        return {"gpu_load": {"utilisation": 50.0}, "gpu_kernels": failed}
+
+    monkeypatch.setattr(parts, "counted", counted)
+    found = parts.edge_metrics([passing], plan, script("gpu_clock").Deadline(3600))["net"]
+    assert asked == [(name, "bf16", 2, (32, 32), True) for name in ("cudagraph", "torch")]
+    assert (found["engine"], found["gpu_kernels"]) == ("torch", {"kernels": 7})
+    late = parts.edge_metrics([passing], plan, script("gpu_clock").Deadline(5))
+    assert late == {"net": "not measured (no time left)"}
+
+
+def test_a_side_that_fails_leaves_the_others_their_time(monkeypatch, passing):
+    parts = script("gpu_parts")
+    plan = parts.Plan(CPU, True, 0.0, unchecked="no kernels")
+    other = replace(passing, name="fused", kernels="fused")
+    broken = replace(passing, name="broken", model="espnetv2_s0_6")
+    found = parts.compare([broken, other, passing], plan, script("gpu_clock").Deadline(3600))
+    assert found["broken"].startswith("not measured (")
+    assert found["fused"] == "not measured (no kernels)"
+    assert found["net"]["images_per_second"] == pytest.approx(2000 / found["net"]["ms"])
+
+
 # goals
 
 
@@ -216,7 +283,7 @@ def test_processes_run_side_by_side_and_say_how_they_ended(tmp_path):
     commands = {name: [*python, meet, name] for name in "ab"}
     commands["wrong"] = [*python, "raise SystemExit(3)"]
     ahead, clock = script("gpu_ahead"), script("gpu_clock")
-    found = ahead.side_by_side(commands, jobs=2, deadline=clock.Deadline(60))
+    found = ahead.side_by_side(commands, jobs=2, deadline=clock.Deadline(3600))
     assert found == {"a": "done", "b": "done", "wrong": "ended with code 3"}
 
 
@@ -308,6 +375,45 @@ def test_unchecked_kernels_have_no_figures(rehearse, monkeypatch):
     assert found["energy"] == "not measured (not asked for)"
     assert {line[3] for line in document["table"]} == {""}
     assert code == 0
+
+
+@pytest.fixture
+def operators(monkeypatch):
+    """The fused operators on a CPU, where the reference computes them; and graphs of our own."""
+    for module in (script("gpu_sides"), eesp):
+        monkeypatch.setattr(module, "choose", lambda kernels, device: Choice(kernels == "fused"))
+    fake_cuda.install(monkeypatch)
+
+
+PASSES = ("copy", "pyramid", "street, batch 1", "language", "energy", "counters")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [word for name in PASSES for word in ("--only", name)],
+        pytest.param(["--seconds", "9000"], marks=[pytest.mark.slow, pytest.mark.timeout(7200)]),
+    ],
+)
+def test_a_rehearsal_walks_through_every_line(rehearse, operators, words):
+    code, document, printed = rehearse(*words)
+    found = document["parts"]
+    assert found["check"]["failures"] == []
+    assert found["check"]["operator"]["cases"] == found["check"]["operator"]["of"] > 3
+    assert found["pyramid"]["bytes_per_second"]["backward"] > 0
+    assert found["language"]["seconds_per_epoch"] > 0
+    comparisons = script("gpu_plan").COMPARISONS
+    timed = [name for name in comparisons if isinstance(found[name], dict)]
+    assert timed == (["street, batch 1"] if "--only" in words else list(comparisons))
+    for name in timed:
+        for side in found[name].values():
+            assert side["images_per_second"] > 0
+    for text, _, _, ratio, _, verdict in document["table"]:
+        wanted = text.startswith("pyramid") or any(text.split(", images")[0] == n for n in timed)
+        if wanted and "memory" not in text:  # which nobody counts on a CPU
+            assert (ratio != "", verdict) == (True, "rehearsal"), text
+    assert code == 0
+    assert "these figures mean nothing" in printed.splitlines()[-2]
 
 
 def test_a_missing_device_is_one_line(capsys):
