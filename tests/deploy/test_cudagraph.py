@@ -1,6 +1,7 @@
 """CUDA graphs: what is recorded, kept and copied, with a graph of our own; and on a GPU."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from PIL import Image
 import fake_cuda
 from close import FLOAT32, assert_close
 from deploy.lively import lively, parts
-from espnetv2.deploy import engine_cudagraph
+from espnetv2.deploy import engine_cudagraph, engine_torch
 from espnetv2.deploy.engine_cudagraph import CudaGraphEngine
 from espnetv2.deploy.fold import fold
 from espnetv2.deploy.opening import fastest, load_engine
@@ -128,6 +129,20 @@ def test_answers_in_whole_numbers_stay_whole(graphs):
     found = CudaGraphEngine(Map(), precision="bf16")(images)
     assert found.dtype == torch.uint8
     assert torch.equal(found, images.bfloat16().argmax(1).to(torch.uint8))
+
+
+def test_its_network_runs_on_the_kernels_of_its_own_device(monkeypatch):
+    """Whatever device was asked for: "cpu" is everybody's default."""
+    asked = []
+    monkeypatch.setattr(
+        engine_torch, "use_kernels_", lambda network, *rest, frozen: asked.append((network, *rest))
+    )
+    own = torch.nn.Identity()
+    on_gpu = SimpleNamespace(network=own, device=torch.device("cuda", 1))
+    engine_torch.use_kernels_of(on_gpu, "auto", "cpu")
+    engine_torch.use_kernels_of(own, "auto", "cuda")
+    engine_torch.use_kernels_of(SimpleNamespace(), "auto", "cpu")  # an engine without a network
+    assert asked == [(own, "auto", "cuda:1"), (own, "auto", "cuda")]
 
 
 def test_a_predictor_takes_it(graphs):

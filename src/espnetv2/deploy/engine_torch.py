@@ -92,12 +92,17 @@ class CompileEngine(TorchEngine):
 def use_kernels_of(model: Any, kernels: str, device: str) -> None:
     """`layers.eesp.use_kernels_` on a network for inference, or on that of one of torch's engines.
 
+    Args:
+        device: Of the network; an engine computes on its own.
+
     Raises:
         UserError: There are no such kernels.
     """
-    network = model if isinstance(model, nn.Module) else getattr(model, "network", None)
+    network, place = model, device
+    if not isinstance(model, nn.Module):
+        network, place = getattr(model, "network", None), str(getattr(model, "device", device))
     if isinstance(network, nn.Module):
-        use_kernels_(network.eval(), kernels, device, frozen=True)
+        use_kernels_(network.eval(), kernels, place, frozen=True)
 
 
 def open_device(name: str) -> torch.device:

@@ -57,8 +57,8 @@ def by_torch(
     identity = torch.eye(4 * width, dtype=x.dtype, device=x.device)
     # one piece of memory with room for biases, as cuDNN has it; else torch copies, and warns
     packed = torch.cat([identity.flatten(), weight.t().flatten(), x.new_zeros(8 * width)])
-    parts = packed.split([identity.numel(), weight.numel(), 8 * width])
-    weights = [parts[0].view(-1, 4 * width), parts[1].view(-1, width)]
+    first, second = identity.numel(), identity.numel() + weight.numel()
+    weights = [packed[:first].view(-1, 4 * width), packed[first:second].view(-1, width)]
     state = (hidden.unsqueeze(0), cell.unsqueeze(0))
     outputs, hidden, cell = torch.lstm(x, state, weights, False, 1, 0.0, True, False, False)
     return outputs, hidden[0], cell[0]
