@@ -13,6 +13,7 @@ from typing import Any
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "espnetv2"
 ROOMS = {
     "espnetv2": "The package",
+    "kernels": "Fused operators",
     "layers": "Modules with parameters",
     "models": "Networks",
     "data": "Data sets and preprocessing",
@@ -34,6 +35,10 @@ COMMANDS = (
 
 OUTSIDE = [(r"py:.*", r"(?!espnetv2\.).*"), (r"py:.*", r"espnetv2\..*\.[A-Z]")]
 """Names of other packages, not looked up since the site is built offline; type variables."""
+
+
+UNSHOWN = ("launch", "triton")
+"""Modules of the kernels that import Triton, which not every machine has."""
 
 
 def toctree(caption: str, pages: list[str]) -> str:
@@ -62,8 +67,12 @@ def rooms() -> list[str]:
 def modules(room: str) -> list[str]:
     """Dotted names of a room's modules; the package's own ones beside the rooms."""
     folder = PACKAGE if room == "espnetv2" else PACKAGE / room
-    files = sorted(path for path in folder.glob("*.py") if not path.stem.startswith("__"))
-    return [".".join(("espnetv2", *p.relative_to(PACKAGE).with_suffix("").parts)) for p in files]
+    files = [path for path in folder.glob("*.py") if not path.stem.startswith("__")]
+    if room == "kernels":  # a folder for each operator
+        inner = [path for path in folder.glob("*/*.py") if path.stem not in UNSHOWN]
+        files += [path.parent if path.stem == "__init__" else path for path in inner]
+    parts = (path.relative_to(PACKAGE).with_suffix("").parts for path in sorted(files))
+    return [".".join(("espnetv2", *names)) for names in parts]
 
 
 def write_pages(folder: Path) -> None:
