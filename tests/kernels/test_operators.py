@@ -15,7 +15,7 @@ from espnetv2.kernels.depthwise_pyramid import (
     launch,
     reference,
 )
-from espnetv2.kernels.dispatch import Choice, choose
+from espnetv2.kernels.dispatch import Selection, choose
 from espnetv2.kernels.layout import pack
 from kernels.pyramid_cases import case
 
@@ -113,9 +113,9 @@ def test_activation_in_the_same_pass_has_no_gradient():
 
 
 def test_choices():
-    assert choose("reference", "cuda") == Choice(fused=False)
-    assert choose("auto", "cpu") == Choice(fused=False)
-    assert choose("auto", "mps") == Choice(fused=False)
+    assert choose("reference", "cuda") == Selection(fused=False)
+    assert choose("auto", "cpu") == Selection(fused=False)
+    assert choose("auto", "mps") == Selection(fused=False)
     asked = choose("fused", "cpu")
     assert not asked.fused
     assert "cpu is no GPU" in asked.notice
@@ -124,7 +124,7 @@ def test_choices():
 
 
 def test_an_interpreting_cpu_counts_as_a_place_for_kernels(device):
-    assert choose("fused", device) == Choice(fused=True)
+    assert choose("fused", device) == Selection(fused=True)
 
 
 def run(code):
@@ -158,7 +158,7 @@ def test_without_triton_everything_works():
     )
     assert done.stderr == ""
     first, second = done.stdout.splitlines()
-    assert first == "200.0 False Choice(fused=False, notice='')"
+    assert first == "200.0 False Selection(fused=False, notice='')"
     assert "Triton cannot be imported" in second
 
 

@@ -14,7 +14,7 @@ Kernels = Literal["reference", "fused", "auto"]
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selection:
     """What `choose` says.
 
     Attributes:
@@ -26,7 +26,7 @@ class Choice:
     notice: str = ""
 
 
-def choose(kernels: str, device: str) -> Choice:
+def choose(kernels: str, device: str) -> Selection:
     """Decide for a device; asking for what is not there is no error.
 
     Args:
@@ -36,19 +36,19 @@ def choose(kernels: str, device: str) -> Choice:
         UserError: `kernels` is none of `Kernels`.
 
     >>> choose("auto", "cpu")
-    Choice(fused=False, notice='')
+    Selection(fused=False, notice='')
     """
     if kernels not in get_args(Kernels):
         raise UserError(f"kernels {kernels!r} is unknown; choose reference, fused or auto")
     if kernels == "reference" or (kernels == "auto" and device != "cuda"):
-        return Choice(fused=False)
+        return Selection(fused=False)
     if runs_on(device):
-        return Choice(fused=True)
+        return Selection(fused=True)
     lacking = (
         "Triton cannot be imported here" if device == "cuda" else f"{device} is no GPU of CUDA"
     )
     told = f"The fused kernels do not run ({lacking}); the plain layers give the same results."
-    return Choice(fused=False, notice=told if kernels == "fused" else "")
+    return Selection(fused=False, notice=told if kernels == "fused" else "")
 
 
 def runs_on(device: str) -> bool:

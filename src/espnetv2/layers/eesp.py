@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from espnetv2.kernels.dispatch import Choice, choose
+from espnetv2.kernels.dispatch import Selection, choose
 from espnetv2.layers.conv import ConvNormAct, NormAct, conv, halve
 from espnetv2.layers.fused import FrozenPyramid, fits, free, pyramid_norm_act
 
@@ -104,7 +104,9 @@ class EESP(nn.Module):
         return _views(self.reduce(x), self.branches, fusion=self.fusion)
 
 
-def use_kernels_(network: nn.Module, kernels: str, device: str, *, frozen: bool = False) -> Choice:
+def use_kernels_(
+    network: nn.Module, kernels: str, device: str, *, frozen: bool = False
+) -> Selection:
     """Let all EESP units of a network run as plain layers, or on the fused operators.
 
     Weights and results stay as they are. Units without fusion or with other convolutions, of the
