@@ -334,6 +334,7 @@ def wrong_by_a_tenth(x, weight, dilations, stride):
     return 1.1 * script("gpu_check").reference.depthwise_pyramid(x, weight, dilations, stride)
 
 
+@pytest.mark.slow
 def test_kernels_that_differ_are_not_timed(rehearse, monkeypatch):
     check = script("gpu_check")
     monkeypatch.setattr(script(), "need_fused", lambda device: None)
