@@ -4,8 +4,8 @@
 #include <map>
 #include <set>
 
+#include "band_rows.h"
 #include "geometry.h"
-#include "ranges.h"
 #include "shapes.h"
 
 namespace espnetv2 {
@@ -14,11 +14,8 @@ namespace {
 
 using Kind = Step::Kind;
 
-constexpr Index kNear = 24 << 10;   // floats of a band: they stay in the nearest caches
-constexpr Index kFar = 256 << 10;   // of one that keeps rows of the band before: in the second
-constexpr Index kLarge = 96 << 10;  // of a map, for each thread, that leaves the second cache soon
-constexpr int kMostLocals = 48, kMostOperations = 48;
-constexpr int kFewest = 2;  // rows of a band that needs some of the band before
+// Floats of a map, for each thread, that leaves the second cache soon.
+constexpr Index kLarge = 96 << 10;
 constexpr int kMostAttempts = 200;
 constexpr double kMostWaste = 1.15;  // of all work: what is made twice
 
@@ -45,7 +42,11 @@ Operation::Read read_of(const Step& step, Name name, Name storage) {
 class Grouper {
  public:
   Grouper(const Network& network, Plan& plan, int threads)
-      : network_(network), program_(network.program), plan_(plan), threads_(threads) {}
+      : network_(network),
+        program_(network.program),
+        plan_(plan),
+        threads_(threads),
+        bands_(network, plan, threads) {}
 
   void run() {
     while (!attempt()) {
@@ -88,8 +89,8 @@ class Grouper {
     for (size_t i = 0; i < plan_.groups.size(); ++i) {
       Group& group = plan_.groups[i];
       if (sound(group)) {
-        const bool fits = choose_band(group);
-        if (joined_around_[i].empty() || (fits && waste(group) <= kMostWaste)) continue;
+        const bool fits = bands_.choose(group);
+        if (joined_around_[i].empty() || (fits && bands_.waste(group) <= kMostWaste)) continue;
       }
       set_apart(joined_around_[i].back());
       return false;
@@ -279,89 +280,6 @@ class Grouper {
     return true;
   }
 
-  // ---- bands: as many rows as caches hold -------------------------------------------------------
-
-  // Gives whether so few do not fit that rows made twice outweigh.
-  bool choose_band(Group& group) {
-    if (group.rows == 0) return true;
-    const int share = (group.rows + threads_ - 1) / threads_;
-    bool twice = false;
-    for (const Operation& operation : group.operations) {
-      for (const Operation::Read& read : operation.reads) twice |= read.around && read.local >= 0;
-    }
-    int band = share;  // of bands, the last rows of one are the first that the next one needs
-    while (band > 1 && touched(group, band) > (twice ? kFar : kNear)) band = (band + 1) / 2;
-    const int least = twice ? std::min(share, kFewest) : 1;
-    const bool fits = band >= least;
-    band = std::max(band, least);
-    const int bands = (share + band - 1) / band;
-    group.band = (share + bands - 1) / bands;
-    keep_rows(group);
-    return fits;
-  }
-
-  Index touched(const Group& group, int band) {
-    Range made[kMostOperations], kept[kMostLocals];
-    const int middle = std::max(0, (group.rows - band) / 2);
-    find_ranges(group, middle, std::min(middle + band, group.rows), made, kept);
-    Index total = 0;
-    for (size_t i = 0; i < group.operations.size(); ++i) {
-      const Operation& operation = group.operations[i];
-      if (operation.out == kNone) continue;
-      const Index own = network_.places[at(operation.out)].blocks * storage(operation.out).block;
-      total += own * made[i].count();
-    }
-    return total;
-  }
-
-  // All work of a thread's share, over what it would be if no row were made by two threads.
-  double waste(const Group& group) {
-    if (group.rows == 0 || group.locals.empty()) return 1;
-    Range made[kMostOperations], kept[kMostLocals];
-    const int share = (group.rows + threads_ - 1) / threads_;
-    const int row = std::max(0, (group.rows - share) / 2);
-    find_ranges(group, row, std::min(row + share, group.rows), made, kept);
-    double done = 0, needed = 0;
-    for (size_t i = 0; i < group.operations.size(); ++i) {
-      const Operation& operation = group.operations[i];
-      if (operation.kind != Operation::Kind::step) continue;
-      const double work = work_of_row(operation);
-      done += work * made[i].count();
-      needed += work * share * operation.rows / group.rows;
-    }
-    return done / needed;
-  }
-
-  // In vector operations, about.
-  double work_of_row(const Operation& operation) {
-    const auto moved = static_cast<double>(network_.places[at(operation.out)].blocks);
-    const Kind kind = operation.step->kind;
-    double steps = moved * (kind == Kind::resize || kind == Kind::adapt ? 12 : 6);
-    if (kind == Kind::rescale) steps *= 6;
-    for (const Packed& packed : *operation.packed) {
-      for (const Tile& tile : packed.tiles) steps += tile.depth * tile.blocks;
-      for (const int taps : packed.taps) {
-        steps += taps * moved / static_cast<double>(packed.taps.size());
-      }
-    }
-    return steps * storage(operation.out).width;
-  }
-
-  // The most rows that a band keeps of each local storage.
-  void keep_rows(const Group& group) {
-    Range made[kMostOperations], kept[kMostLocals];
-    for (int thread = 0; thread < threads_; ++thread) {
-      const int end = group.rows * (thread + 1) / threads_;
-      for (int row = group.rows * thread / threads_; row < end; row += group.band) {
-        find_ranges(group, row, std::min(row + group.band, end), made, kept);
-        for (size_t i = 0; i < group.locals.size(); ++i) {
-          Storage& s = plan_.storages[at(group.locals[i])];
-          s.rows_kept = std::max(s.rows_kept, kept[i].count());
-        }
-      }
-    }
-  }
-
   std::string name_of(const Group& group) const {
     std::string name;
     for (const Operation& operation : group.operations) {
@@ -375,6 +293,7 @@ class Grouper {
   const Program& program_;
   Plan& plan_;
   const int threads_;
+  BandRows bands_;
   std::set<Name> made_, read_around_;                    // storages, by the open group
   std::map<size_t, std::vector<size_t>> joined_around_;  // steps, of each group
   int attempts_ = 0;

@@ -88,7 +88,7 @@ void Outputs::enlarge(const Operation& operation, uint8_t* to, int row, int end)
   a.x_row = in.row;
   a.x_block = in.block;
   a.x_width = from.width;
-  a.wide = from.value == sizeof(float);
+  a.x_wide = from.value == sizeof(float);
   a.lanes = maps_.lanes_of(operation.in);
   a.classes = maps_.channels(operation.in);
   a.rows = operation.rows_at.data();

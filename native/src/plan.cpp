@@ -97,8 +97,6 @@ class Planner {
     bool pyramids = false, others = false, given = false;
     for (const Step& step : program_.steps) {
       if (step.kind == Kind::concat || step.kind == Kind::shuffle) continue;  // read nothing
-      const bool narrow = step.kind == Kind::combine || step.kind == Kind::logistic;
-      if (narrow && mine(step.out)) return false;
       for (const Name one : reads(step)) {
         const bool pyramid = step.kind == Kind::pyramid && step.inputs[0] == one;
         if (mine(one)) (pyramid ? pyramids : others) = true;

@@ -22,7 +22,7 @@ class Steps {
         pyramid(operation, share);
         break;
       case Kind::shrink:
-        shrink(operation, share);
+        maps_.kernels.shrink(between<ShrinkArgs>(operation, share));
         break;
       case Kind::maximum:
       case Kind::mean:
@@ -30,7 +30,7 @@ class Steps {
         window(operation, share);
         break;
       case Kind::resize:
-        resize(operation, share);
+        maps_.kernels.resize(scaled<ResizeArgs>(operation, share));
         break;
       case Kind::rescale:
         rescale(operation, share);
@@ -73,7 +73,7 @@ class Steps {
     a.out_row = out.row;
     a.out_block = out.block;
     a.out_step = lanes();
-    a.wide = out.value == sizeof(float);
+    a.out_wide = out.value == sizeof(float);
     if (step.residual != kNone) {
       const View residual = view(step.residual);
       a.residual = residual.at;
@@ -115,20 +115,35 @@ class Steps {
     (packed.blocks ? maps_.kernels.conv_blocks : maps_.kernels.conv)(a);
   }
 
-  void pyramid(const Operation& operation, const Share& share) {
-    const Step& step = *operation.step;
-    const Packed& packed = operation.packed->at(0);
+  // What all steps from map to map have in common.
+  template <class Args>
+  Args between(const Operation& operation, const Share& share) const {
     const View in = view(operation.in), out = view(operation.out);
-    PyramidArgs a{};
+    const Packed& packed = operation.packed->at(0);
+    Args a{};
     a.x = in.at;
-    a.x_row = in.row * step.stride;
-    a.x_step = lanes() * step.stride;
+    a.x_row = in.row;
     a.x_block = in.block;
-    a.wide = in.value == sizeof(float);
     a.out = out.at;
     a.out_row = out.row;
     a.out_block = out.block;
     a.out_wide = out.value == sizeof(float);
+    a.rise = floats(packed.rise);
+    a.fall = floats(packed.fall);
+    a.blocks = blocks(operation.out);
+    a.width = storage(operation.out).width;
+    a.row = share.row;
+    a.row_end = share.row_end;
+    return a;
+  }
+
+  void pyramid(const Operation& operation, const Share& share) {
+    const Step& step = *operation.step;
+    const Packed& packed = operation.packed->at(0);
+    auto a = between<PyramidArgs>(operation, share);
+    a.x_row *= step.stride;
+    a.x_step = lanes() * step.stride;
+    a.x_wide = storage(operation.in).value == sizeof(float);
     a.branches = static_cast<int>(step.branches.size());
     a.taps = packed.taps.data();
     a.offsets = operation.offsets.data();
@@ -136,116 +151,46 @@ class Steps {
     a.bias = floats(packed.bias);
     a.scale = floats(packed.scale);
     a.shift = floats(packed.shift);
-    a.rise = floats(packed.rise);
-    a.fall = floats(packed.fall);
     a.running = step.running;
-    a.blocks = blocks(operation.out) / a.branches;
-    a.width = storage(operation.out).width;
-    a.row = share.row;
-    a.row_end = share.row_end;
+    a.blocks /= a.branches;
     a.block = share.part;
     a.block_end = share.part_end;
     maps_.kernels.pyramid(a);
   }
 
-  void shrink(const Operation& operation, const Share& share) {
-    const View in = view(operation.in), out = view(operation.out);
-    ShrinkArgs a{};
-    a.x = reinterpret_cast<const float*>(in.at);
-    a.x_row = in.row;
-    a.x_block = in.block;
-    a.out = reinterpret_cast<float*>(out.at);
-    a.out_row = out.row;
-    a.out_block = out.block;
-    a.planes = blocks(operation.out);
-    a.width = storage(operation.out).width;
-    a.row = share.row;
-    a.row_end = share.row_end;
-    maps_.kernels.shrink(a);
-  }
-
   void window(const Operation& operation, const Share& share) {
-    const View in = view(operation.in), out = view(operation.out);
-    WindowArgs a{};
-    a.x = in.at;
-    a.x_row = in.row;
-    a.x_block = in.block;
-    a.out = out.at;
-    a.out_row = out.row;
-    a.out_block = out.block;
-    a.out_wide = out.value == sizeof(float);
+    auto a = between<WindowArgs>(operation, share);
     a.rows = operation.rows_at.data();
     a.columns = operation.columns_at.data();
     a.largest = operation.step->kind == Kind::maximum;
-    a.width = storage(operation.out).width;
-    a.row = share.row;
-    a.row_end = share.row_end;
     a.block = share.part;
     a.block_end = share.part_end;
-    a.rise = floats(operation.packed->at(0).rise);
-    a.fall = floats(operation.packed->at(0).fall);
     maps_.kernels.window(a);
   }
 
-  void resize(const Operation& operation, const Share& share) {
-    const View in = view(operation.in), out = view(operation.out);
-    ResizeArgs a{};
-    a.x = in.at;
-    a.x_row = in.row;
-    a.x_block = in.block;
-    a.out = out.at;
-    a.out_row = out.row;
-    a.out_block = out.block;
-    a.out_wide = out.value == sizeof(float);
+  // Where an output pixel's rows and columns lie, and what they weigh.
+  template <class Args>
+  Args scaled(const Operation& operation, const Share& share) const {
+    auto a = between<Args>(operation, share);
     a.rows = operation.rows_at.data();
     a.row_weights = operation.row_weights.data();
     a.columns = operation.columns_at.data();
     a.column_weights = operation.column_weights.data();
-    a.rise = floats(operation.packed->at(0).rise);
-    a.fall = floats(operation.packed->at(0).fall);
-    a.blocks = blocks(operation.out);
-    a.width = storage(operation.out).width;
-    a.row = share.row;
-    a.row_end = share.row_end;
-    maps_.kernels.resize(a);
+    return a;
   }
 
   void rescale(const Operation& operation, const Share& share) {
-    const View in = view(operation.in), out = view(operation.out);
-    const Packed& packed = operation.packed->at(0);
-    RescaleArgs a{};
-    a.x = in.at;
-    a.x_row = in.row;
-    a.x_block = in.block;
-    a.out = out.at;
-    a.out_row = out.row;
-    a.out_block = out.block;
-    a.out_wide = out.value == sizeof(float);
-    a.rows = operation.rows_at.data();
-    a.row_weights = operation.row_weights.data();
-    a.columns = operation.columns_at.data();
-    a.column_weights = operation.column_weights.data();
-    a.window_rows = operation.rows_at[1] - operation.rows_at[0];
-    a.window_columns = operation.columns_at[1] - operation.columns_at[0];
-    a.weights = floats(packed.weights);
-    a.bias = floats(packed.bias);
-    a.rise = floats(packed.rise);
-    a.fall = floats(packed.fall);
-    a.blocks = blocks(operation.out);
-    a.width = storage(operation.out).width;
-    a.row = share.row;
-    a.row_end = share.row_end;
+    auto a = scaled<RescaleArgs>(operation, share);
+    a.window_rows = a.rows[1] - a.rows[0];
+    a.window_columns = a.columns[1] - a.columns[0];
+    a.weights = floats(operation.packed->at(0).weights);
+    a.bias = floats(operation.packed->at(0).bias);
     maps_.kernels.rescale(a);
   }
 
   void combine(const Operation& operation, const Share& share) {
     const Step& step = *operation.step;
-    const Packed& packed = operation.packed->at(0);
-    const View in = view(operation.in), out = view(operation.out);
-    CombineArgs a{};
-    a.x = in.at;
-    a.x_row = in.row;
-    a.x_block = in.block;
+    auto a = between<CombineArgs>(operation, share);
     if (step.gate != kNone) {
       const View gate = view(step.gate);
       a.gate = gate.at;
@@ -257,37 +202,17 @@ class Steps {
       a.other_row = other.row;
       a.other_block = other.block;
     }
-    a.scale = floats(packed.scale);
-    a.shift = floats(packed.shift);
-    a.rise = floats(packed.rise);
-    a.fall = floats(packed.fall);
+    a.scale = floats(operation.packed->at(0).scale);
+    a.shift = floats(operation.packed->at(0).shift);
     a.logistic = step.kind == Kind::logistic;
-    a.out = out.at;
-    a.out_row = out.row;
-    a.out_block = out.block;
-    a.blocks = blocks(operation.out);
-    a.width = storage(operation.out).width;
-    a.row = share.row;
-    a.row_end = share.row_end;
     maps_.kernels.combine(a);
   }
 
   void gather(const Operation& operation, const Share& share) {
-    const View in = view(operation.in), out = view(operation.out);
-    GatherArgs a{};
-    a.x = in.at;
-    a.x_row = in.row;
+    auto a = between<GatherArgs>(operation, share);
     a.counts = operation.counts.data();
     a.sources = operation.offsets.data();
     a.picks = operation.places.data();
-    a.out = out.at;
-    a.out_row = out.row;
-    a.out_block = out.block;
-    a.out_wide = out.value == sizeof(float);
-    a.blocks = blocks(operation.out);
-    a.width = storage(operation.out).width;
-    a.row = share.row;
-    a.row_end = share.row_end;
     maps_.kernels.gather(a);
   }
 
@@ -307,7 +232,7 @@ class Steps {
       a.out_row = 2 * out.row;
       a.out_block = out.block;
       a.out_step = 2 * lanes();
-      a.wide = out.value == sizeof(float);
+      a.out_wide = out.value == sizeof(float);
       a.tiles = packed.tiles.data();
       a.offsets = operation.offsets.data() + entry;
       a.weights = floats(packed.weights);

@@ -29,7 +29,7 @@ struct ConvArgs {
   Index x_step;   // between windows of neighbouring output pixels
   void* out;
   Index out_row, out_block, out_step;
-  bool wide;              // the result is floats, whatever other maps are
+  bool out_wide;          // the result is floats, whatever other maps are
   const int32_t* places;  // where each output pixel lies, instead of out_step; or null
   const void* residual;   // added before the slopes; or null
   Index residual_row, residual_block;
@@ -54,54 +54,47 @@ struct ConvArgs {
 constexpr Index kByteRoom = Index{1} << 15;  // bytes of the rows that are rounded at a time
 constexpr int kSparePixels = 32;
 
-// Depth-wise convolutions of one map: the branches of a unit, whose sums run on, or a plain one,
-// a pool, or a sum over several maps that lie side by side.
-struct PyramidArgs {
+// What the kernels have in common that go over the rows of a map.
+struct MapArgs {
   const void* x;
-  Index x_row, x_step, x_block;
-  bool wide;  // `x` is floats
-  void* out;  // branch b of block c lies at block b * blocks + c
+  Index x_row, x_block;
+  void* out;
   Index out_row, out_block;
-  bool out_wide;  // `out` is floats
+  bool out_wide;      // `out` is floats, whatever other maps are
+  const float* rise;  // slopes of the result; null for none
+  const float* fall;
+  int blocks, width;  // of `out`
+  int row, row_end;
+};
+
+// Depth-wise convolutions of one map: the branches of a unit, whose sums run on, or a plain one,
+// a pool, or a sum over several maps that lie side by side. Branch b of block c lies at block
+// b * blocks + c of the result, where `blocks` is of one branch.
+struct PyramidArgs : MapArgs {
+  bool x_wide;  // `x` is floats
+  Index x_step;
   int branches;
   const int32_t* taps;     // of each branch
   const int32_t* offsets;  // [branch][tap]
   const float* weights;    // [block][branch][tap][lanes]
-  const float* bias;       // [block][branch][lanes]
-  const float* scale;      // the same, applied when storing; null for none
+  const float* bias;       // [block][branch][lanes], as are the slopes and
+  const float* scale;      // what is applied when storing; null for none
   const float* shift;
-  const float* rise;  // null for none
-  const float* fall;
   bool running;  // branches add up
-  int blocks, width;
-  int row, row_end, block, block_end;
+  int block, block_end;
 };
 
 // Bilinear interpolation between two rows and two columns.
-struct ResizeArgs {
-  const void* x;
-  Index x_row, x_block;
-  void* out;
-  Index out_row, out_block;
-  bool out_wide;
+struct ResizeArgs : MapArgs {
   const int32_t* rows;       // above and below of each output row
   const float* row_weights;  // of the one below
   const int32_t* columns;    // left and right, in floats
   const float* column_weights;
-  const float* rise;  // slopes of the result; null for none
-  const float* fall;
-  int blocks, width;
-  int row, row_end;
 };
 
 // A depth-wise 3x3 convolution between an enlargement and pooling back to the size before: both
 // are sums over windows of the map itself, with weights for each tap.
-struct RescaleArgs {
-  const void* x;
-  Index x_row, x_block;
-  void* out;
-  Index out_row, out_block;
-  bool out_wide;
+struct RescaleArgs : MapArgs {
   const int32_t* rows;       // first and end of each output row's window
   const float* row_weights;  // [row][of the window][3]
   const int32_t* columns;    // the same
@@ -109,69 +102,35 @@ struct RescaleArgs {
   int window_rows, window_columns;  // of every window
   const float* weights;             // [block][3][3][lanes]
   const float* bias;                // [block][lanes]
-  const float* rise;                // slopes of the result; null for none
-  const float* fall;
-  int blocks, width;
-  int row, row_end;
 };
 
-// Means of 3x3 pixels at every other pixel, plane by plane.
-struct ShrinkArgs {
-  const float* x;
-  Index x_row, x_block;
-  float* out;
-  Index out_row, out_block;
-  int planes, width;
-  int row, row_end;
-};
+// Means of 3x3 pixels at every other pixel, plane by plane: each is a block of floats.
+using ShrinkArgs = MapArgs;
 
 // Means, or maxima, over windows that may differ from output to output.
-struct WindowArgs {
-  const void* x;
-  Index x_row, x_block;
-  void* out;
-  Index out_row, out_block;
-  bool out_wide;
+struct WindowArgs : MapArgs {
   const int32_t* rows;     // first and end of each output row
   const int32_t* columns;  // the same
   bool largest;
-  const float* rise;  // slopes of the result; null for none
-  const float* fall;
-  int width;
-  int row, row_end, block, block_end;
+  int block, block_end;
 };
 
 // out = slopes((x * gate + other) * scale + shift), or the logistic function of x.
-struct CombineArgs {
-  const void* x;
-  Index x_row, x_block;
+struct CombineArgs : MapArgs {
   const void* gate;  // one value a lane; or null
   Index gate_block;
   const void* other;  // or null
   Index other_row, other_block;
   const float* scale;  // or null
   const float* shift;
-  const float* rise;  // or null
-  const float* fall;
   bool logistic;
-  void* out;
-  Index out_row, out_block;
-  int blocks, width;
-  int row, row_end;
 };
 
 // Each output block is put together of lanes of several input blocks.
-struct GatherArgs {
-  const void* x;
-  Index x_row;
+struct GatherArgs : MapArgs {
   const int32_t* counts;   // input blocks of each output block
   const int32_t* sources;  // where these begin, in floats
   const int32_t* picks;    // [source][lane]: which of its lanes comes here; negative for none
-  void* out;
-  Index out_row, out_block;
-  bool out_wide;
-  int blocks, width;
-  int row, row_end;
 };
 
 // A map of logits, enlarged: as planes of floats, or as the class of the largest.
@@ -179,7 +138,7 @@ struct PlanesArgs {
   const void* x;
   Index x_row, x_block;
   int x_width;
-  bool wide;             // `x` is floats
+  bool x_wide;           // `x` is floats
   const int32_t* lanes;  // of each class
   int classes;
   const int32_t* rows;          // above and below of each output row

@@ -73,10 +73,10 @@ INLINE void shrink_row(const float* middle, Index x_row, float* out, int width) 
 
 // Of planes, which are floats.
 void shrink(const ShrinkArgs& a) {
-  for (int c = 0; c < a.planes; ++c) {
+  for (int c = 0; c < a.blocks; ++c) {
     for (int y = a.row; y < a.row_end; ++y) {
-      shrink_row(a.x + 2 * y * a.x_row + c * a.x_block, a.x_row,
-                 a.out + y * a.out_row + c * a.out_block, a.width);
+      shrink_row(static_cast<const float*>(a.x) + 2 * y * a.x_row + c * a.x_block, a.x_row,
+                 static_cast<float*>(a.out) + y * a.out_row + c * a.out_block, a.width);
     }
   }
 }
@@ -127,7 +127,7 @@ void combine(const CombineArgs& a) {
     for (int c = 0; c < a.blocks; ++c) {
       const Value* from = map(a.x) + y * a.x_row + c * a.x_block;
       const Value* other = a.other ? map(a.other) + y * a.other_row + c * a.other_block : nullptr;
-      Value* out = map(a.out) + y * a.out_row + c * a.out_block;
+      const Index out = y * a.out_row + c * a.out_block;
       const Vector gate = a.gate ? load(map(a.gate) + c * a.gate_block) : all(1.0f);
       const Vector scale = a.scale ? load(a.scale + c * kLanes) : all(1.0f);
       const Vector shift = a.scale ? load(a.shift + c * kLanes) : zero();
@@ -140,7 +140,7 @@ void combine(const CombineArgs& a) {
         if (a.logistic) {
           for (int l = 0; l < kLanes; ++l) value[l] = 1.0f / (1.0f + expf(-value[l]));
         }
-        store(out + x * kLanes, value);
+        put(a.out, a.out_wide, out + x * kLanes, value);
       }
     }
   }

@@ -20,7 +20,7 @@ INLINE void turn_row(const PlanesArgs& a, int y, float* planes) {
 }
 
 INLINE void turn(const PlanesArgs& a, int y, float* planes) {
-  a.wide ? turn_row<float>(a, y, planes) : turn_row<Value>(a, y, planes);
+  a.x_wide ? turn_row<float>(a, y, planes) : turn_row<Value>(a, y, planes);
 }
 
 // Neighbouring columns of one enlarged row, of which `line` is the one between above and below.

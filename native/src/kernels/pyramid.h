@@ -109,7 +109,7 @@ INLINE void pyramid_of(const PyramidArgs& a) {
   }
 }
 
-void pyramid(const PyramidArgs& a) { a.wide ? pyramid_of<float>(a) : pyramid_of<Value>(a); }
+void pyramid(const PyramidArgs& a) { a.x_wide ? pyramid_of<float>(a) : pyramid_of<Value>(a); }
 
 }  // namespace
 }  // namespace espnetv2

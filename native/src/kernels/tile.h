@@ -21,7 +21,7 @@ struct Spot {
   Index residual_block;
   void* out;
   Index out_block, out_step;
-  bool wide;
+  bool out_wide;
   const int32_t* places;
   Index x_step;
 };
@@ -65,7 +65,7 @@ __attribute__((noinline)) void finish_block(const Spot& s, int b, const Vector* 
   for (int p = 0; p < pixels; ++p) {
     const Vector value = residual ? sum[p] + load(residual + p * kLanes) : sum[p];
     const Index place = s.places ? s.places[p] : p * s.out_step;
-    put(s.out, s.wide, b * s.out_block + place, slopes(value, rise, fall));
+    put(s.out, s.out_wide, b * s.out_block + place, slopes(value, rise, fall));
   }
 }
 
@@ -157,7 +157,7 @@ INLINE Spot spot_of(const ConvArgs& a, const Tile& t) {
   s.residual_block = a.residual_block;
   s.out_block = a.out_block;
   s.out_step = a.out_step;
-  s.wide = a.wide;
+  s.out_wide = a.out_wide;
   s.x_step = a.x_step;
   return s;
 }
@@ -165,7 +165,7 @@ INLINE Spot spot_of(const ConvArgs& a, const Tile& t) {
 INLINE void move(const ConvArgs& a, const Tile& t, int y, int first, Spot& s) {
   s.x = moved(a.x, of_planes(a.x_step), y * a.x_row + first * a.x_step);
   const Index place = y * a.out_row + t.block * a.out_block + (a.places ? 0 : first * a.out_step);
-  s.out = moved(a.out, a.wide, place);
+  s.out = moved(a.out, a.out_wide, place);
   s.places = a.places ? a.places + first : nullptr;
   if (!a.residual) return;
   s.residual = map(a.residual) + y * a.residual_row + t.block * a.residual_block + first * kLanes;

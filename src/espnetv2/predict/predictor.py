@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from espnetv2.data.pictures import open_picture
 from espnetv2.data.voc import bit_palette
 from espnetv2.deploy.artefact import is_artefact
-from espnetv2.deploy.engine_torch import use_kernels_of
+from espnetv2.deploy.engine_torch import open_device, use_kernels_of
 from espnetv2.deploy.opening import fastest, load_engine
 from espnetv2.errors import UserError
 from espnetv2.layers.conv import resize
@@ -120,7 +120,7 @@ class Predictor:
             raise UserError(f"{loaded.name} is a {loaded.task} model; it does not take pictures")
         if enlarge not in ("bilinear", "nearest"):
             raise UserError(f"enlarge {enlarge!r} is unknown; choose bilinear or nearest")
-        self.device = _device(device)
+        self.device = open_device(device)
         self.model: Any = loaded.network
         if isinstance(loaded.network, nn.Module):  # else an engine, which is neither
             self.model = loaded.network.eval().to(self.device)
@@ -245,15 +245,6 @@ def as_picture(image: Picture) -> Image.Image:
     raise UserError(
         f"cannot look at {what}; give a path, a PIL image or a uint8 array (H, W, 3), RGB"
     )
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(f"device {name!r} is not available here; use cpu") from error
-    return device
 
 
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:

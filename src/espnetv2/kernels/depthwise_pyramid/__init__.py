@@ -43,8 +43,7 @@ def depthwise_pyramid_moments(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same with mean and biased variance of every channel of the result, in the same pass.
 
-    Mean and variance take no gradient: the norm that uses them has them in its own
-    (`kernels.norm_act`).
+    Mean and variance take no gradient: a norm that uses them has them in its own.
 
     Shape: as `depthwise_pyramid` -> that, (K C,), (K C,) in float32 or wider
     """
