@@ -1,7 +1,12 @@
 """Engines take turns in processes of their own."""
 
+import os
+import signal
+import subprocess
+import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,3 +65,35 @@ def test_what_goes_wrong_in_the_process_is_said_here(maker, words):
             worker.open()
     finally:
         worker.close()
+
+
+INTERRUPTED = """
+from espnetv2.profiling.latency import Worker
+from profiling.test_latency import refuse
+
+if __name__ == "__main__":
+    worker = Worker(refuse, threads=1)
+    print("started", flush=True)
+    try:
+        worker.open()
+    except KeyboardInterrupt:
+        worker.close()
+"""
+
+
+def test_a_worker_that_just_starts_says_nothing_of_ctrl_c(tmp_path):
+    script = tmp_path / "measure.py"
+    script.write_text(INTERRUPTED)
+    program = subprocess.Popen(
+        [sys.executable, str(script)],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert program.stdout.readline() == "started\n"
+    time.sleep(0.3)  # the worker imports torch or is about to
+    os.killpg(program.pid, signal.SIGINT)
+    _, said = program.communicate(timeout=60)
+    assert said == ""

@@ -7,11 +7,13 @@ import gc
 import multiprocessing
 import os
 import resource
+import signal
 import statistics
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -46,6 +48,19 @@ class Timing:
     peak_memory_bytes: int
 
 
+@contextmanager
+def _ignoring_ctrl_c() -> Iterator[None]:
+    """Processes that are started meanwhile ignore it for good."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class Worker:
     """A process that holds one engine and runs it when told.
 
@@ -58,7 +73,8 @@ class Worker:
         self._process = spawn.Process(
             target=_serve, args=(theirs, open_engine, threads), daemon=True
         )
-        self._process.start()
+        with _ignoring_ctrl_c():  # who ends this process ends the worker, without its traceback
+            self._process.start()
         theirs.close()
         self.times: list[float] = []
         self.calls = 0
