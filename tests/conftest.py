@@ -1,9 +1,19 @@
 """What every test may use: seeds, one thread, the folder with official weights and real data."""
 
+import importlib
+import importlib.util
+import os
 import pathlib
 
 import pytest
 import torch
+
+# Triton decides to interpret kernels on the CPU when it is imported, and torch._dynamo imports it.
+if importlib.util.find_spec("triton") and not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+    for name in ("triton.language", "espnetv2.kernels.depthwise_pyramid.launch"):
+        importlib.import_module(name)
+    del os.environ["TRITON_INTERPRET"]
 
 
 @pytest.fixture(scope="session")

@@ -1,31 +1,16 @@
-"""Kernels run on the GPU where there is one; else Triton interprets them, on the CPU.
-
-Triton decides when it is imported, so this imports it before any test runs.
-"""
-
-import importlib
-import os
-import sys
+"""Kernels run on the GPU where there is one; else Triton interprets them, on the CPU."""
 
 import pytest
 import torch
-
-NATIVE = torch.cuda.is_available()
-
-if not NATIVE:
-    assert "triton" not in sys.modules, "a test module imports Triton, so it cannot interpret"
-    os.environ["TRITON_INTERPRET"] = "1"
-    for name in ("triton.language", "espnetv2.kernels.depthwise_pyramid.launch"):
-        importlib.import_module(name)
-    del os.environ["TRITON_INTERPRET"]
 
 
 @pytest.fixture
 def device(monkeypatch):
     """Where the fused operators run: the GPU, or a CPU that interprets."""
-    if not NATIVE:
+    native = torch.cuda.is_available()
+    if not native:
         monkeypatch.setenv("TRITON_INTERPRET", "1")
-    return "cuda" if NATIVE else "cpu"
+    return "cuda" if native else "cpu"
 
 
 @pytest.fixture

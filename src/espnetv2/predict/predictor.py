@@ -74,6 +74,7 @@ def load(
     Raises:
         UserError: The name, the file, the device, the size or the engine does not fit.
     """
+    open_device(device)  # refused before anything is read or compiled
     plain = precision is None and not is_artefact(name_or_file)
     pair = None if size is None else _pair(size)
     if engine is None and plain:
