@@ -74,7 +74,6 @@ def load(
     Raises:
         UserError: The name, the file, the device, the size or the engine does not fit.
     """
-    open_device(device)  # refused before anything is read or compiled
     plain = precision is None and not is_artefact(name_or_file)
     pair = None if size is None else _pair(size)
     if engine is None and plain:
@@ -92,7 +91,7 @@ def load(
             size=pair,
             device=device,
         )
-    use_kernels_of(loaded.network, kernels, device)
+    use_kernels_of(loaded.network, kernels, str(open_device(device)))
     return Predictor(loaded, device=device, size=size, enlarge=enlarge, top=top, score=score)
 
 
