@@ -70,12 +70,15 @@ def _hint(core: openvino.Core, precision: str) -> str:
 
 
 def _computed_in(compiled: Any) -> str:
-    """What most of the convolutions and products compute in, as the compiled graph says."""
+    """What most of the convolutions and products compute in, as the kernels' names end.
+
+    "runtimePrecision" is that of stored weights too, which may be widened before they are used.
+    """
     kinds: Counter[str] = Counter()
     for operation in compiled.get_runtime_model().get_ops():
         notes = operation.get_rt_info()
         if "layerType" in notes and notes["layerType"].astype(str) in _HEAVY:
-            kinds[notes["runtimePrecision"].astype(str)] += 1
+            kinds[notes["primitiveType"].astype(str).rpartition("_")[2].lower()] += 1
     hint = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     most = kinds.most_common(1)[0][0] if kinds else hint
     return _NAMES.get(most, most)
