@@ -1,6 +1,7 @@
 #include "band_rows.h"
 
 #include <algorithm>
+#include <array>
 
 #include "ranges.h"
 
@@ -13,6 +14,7 @@ using Kind = Step::Kind;
 constexpr Index kNear = 24 << 10;  // floats of a band: they stay in the nearest caches
 constexpr Index kFar = 256 << 10;  // of one that keeps rows of the band before: in the second
 constexpr int kFewest = 2;         // rows of a band that needs some of the band before
+constexpr int kRoom = 2;           // times what a band keeps, since rows move once it is used up
 
 size_t at(Name name) { return static_cast<size_t>(name); }
 
@@ -93,11 +95,13 @@ void BandRows::keep_rows(const Group& group) {
   Range made[kMostOperations], kept[kMostLocals];
   for (int thread = 0; thread < threads_; ++thread) {
     const int end = group.rows * (thread + 1) / threads_;
+    std::array<Range, kMostLocals> all{};
     for (int row = group.rows * thread / threads_; row < end; row += group.band) {
       find_ranges(group, row, std::min(row + group.band, end), made, kept);
       for (size_t i = 0; i < group.locals.size(); ++i) {
-        Storage& s = plan_.storages[at(group.locals[i])];
-        s.rows_kept = std::max(s.rows_kept, kept[i].count());
+        all[i].include(kept[i]);
+        int& room = plan_.storages[at(group.locals[i])].rows_room;
+        room = std::max(room, std::min(kRoom * kept[i].count(), all[i].count()));
       }
     }
   }

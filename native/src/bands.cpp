@@ -52,22 +52,24 @@ class Worker {
   static size_t at(Name name) { return Maps::at(name); }
   const Storage& storage(Name name) const { return maps_.storage(name); }
 
-  // Rows that the last band made and this one needs move to where this one's begin; those that lie
-  // above or below the map become zeros.
+  // Makes room for the rows of this band: once it is used up, those that the last band made and
+  // this one needs move to where it begins. Rows above or below the map become zeros.
   void slide(Name name, size_t local) {
     const Storage& s = storage(name);
     const Range now = maps_.kept[local], before = known_[local];
     const Index row = s.row * s.value;
     char* start = maps_.start(s);
-    const int shared = std::min(before.end, now.end) - now.first;
-    if (before.count() > 0 && now.first > before.first && shared > 0) {
-      std::memmove(start, start + (now.first - before.first) * row,
-                   static_cast<size_t>(shared * row));
+    int& top = maps_.top[local];
+    if (before.count() <= 0 || now.end - top > s.rows_room) {
+      const int shared = before.count() > 0 ? std::min(before.end, now.end) - now.first : 0;
+      if (shared > 0) {
+        std::memmove(start, start + (now.first - top) * row, static_cast<size_t>(shared * row));
+      }
+      top = now.first;
     }
     for (int y = now.first; y < now.end; ++y) {
       const bool outside = y < 0 || y >= s.height;
-      if (outside && (before.count() <= 0 || y >= before.end))
-        clear(start + (y - now.first) * row, row);
+      if (outside && (before.count() <= 0 || y >= before.end)) clear(start + (y - top) * row, row);
     }
   }
 

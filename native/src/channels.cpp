@@ -103,7 +103,7 @@ std::vector<Place> place_channels(const Program& program, int lanes) {
     require(by_planes ? first.planar : !first.planar || step.kind == Step::Kind::conv,
             "a step reads a map that lies otherwise than it expects");
     std::vector<Name> others(step.inputs.begin() + 1, step.inputs.end());
-    others.insert(others.end(), {step.residual, step.gate, step.other, step.lanes_of});
+    others.insert(others.end(), {step.residual, step.gate, step.other, step.lanes_of, step.also});
     for (const Name name : others) {
       require(name == kNone || !at(name).planar, "a step reads a map plane by plane");
     }

@@ -1,6 +1,7 @@
 #include "fuse.h"
 
 #include <algorithm>
+#include <set>
 
 #include "shapes.h"
 
@@ -16,19 +17,24 @@ bool same_size(const Size& size, Name like) {
   return size.like == like && size.numerator == size.denominator && size.least <= 1;
 }
 
-class Fuser {
- public:
-  explicit Fuser(Program& program) : program_(program), readers_(program.tensors.size(), 0) {
-    for (const Step& step : program.steps) {
-      for (const Name name : reads(step)) ++readers_[static_cast<size_t>(name)];
-      for (const Name name : {step.size.like, step.lanes_of}) {
-        if (name != kNone) ++readers_[static_cast<size_t>(name)];
-      }
-    }
-    for (const Output& output : program.outputs) {
-      for (const Name name : output.tensors) ++readers_[static_cast<size_t>(name)];
+// Of each tensor.
+std::vector<int> readers(const Program& program) {
+  std::vector<int> count(program.tensors.size(), 0);
+  for (const Step& step : program.steps) {
+    for (const Name name : reads(step)) ++count[static_cast<size_t>(name)];
+    for (const Name name : {step.size.like, step.lanes_of}) {
+      if (name != kNone) ++count[static_cast<size_t>(name)];
     }
   }
+  for (const Output& output : program.outputs) {
+    for (const Name name : output.tensors) ++count[static_cast<size_t>(name)];
+  }
+  return count;
+}
+
+class Fuser {
+ public:
+  explicit Fuser(Program& program) : program_(program), readers_(readers(program)) {}
 
   void run() {
     std::vector<Step> steps;
@@ -73,8 +79,70 @@ class Fuser {
   std::vector<int> readers_;  // of each tensor
 };
 
+constexpr int kFew = 8;  // channels of a second map
+
+// A 1x1 convolution of floats, and nothing more.
+bool mixes_only(const Step& step) {
+  return step.kind == Kind::conv && step.weight->shape[2] == 1 && step.stride == 1 &&
+         !step.weight_scale && !step.scale;
+}
+
+const Array* keep(Program& program, std::vector<int64_t> shape, std::vector<float> data) {
+  auto own = std::make_unique<OwnArray>();
+  own->data = std::move(data);
+  own->array.shape = std::move(shape);
+  own->array.data = own->data.data();
+  program.own_arrays.push_back(std::move(own));
+  return &program.own_arrays.back()->array;
+}
+
+// `step` with the inputs of `shortcut` as well.
+Step joined(Program& program, Step step, const Step& shortcut) {
+  const int64_t outputs = step.weight->shape[0];
+  const int64_t own = step.weight->shape[1], others = shortcut.weight->shape[1];
+  std::vector<float> weight, bias;
+  for (int64_t out = 0; out < outputs; ++out) {
+    const float* first = step.weight->data + out * own;
+    const float* second = shortcut.weight->data + out * others;
+    weight.insert(weight.end(), first, first + own);
+    weight.insert(weight.end(), second, second + others);
+    bias.push_back((step.bias ? step.bias->data[out] : 0.0f) +
+                   (shortcut.bias ? shortcut.bias->data[out] : 0.0f));
+  }
+  step.weight = keep(program, {outputs, own + others, 1, 1}, std::move(weight));
+  step.bias = keep(program, {outputs}, std::move(bias));
+  step.also = shortcut.inputs[0];
+  step.out = shortcut.out;
+  step.rise = shortcut.rise;
+  step.fall = shortcut.fall;
+  return step;
+}
+
 }  // namespace
 
 void fuse_rescaling(Program& program) { Fuser(program).run(); }
+
+void fuse_shortcuts(Program& program) {
+  const std::vector<int> count = readers(program);
+  std::set<Name> planar = {kImage};
+  std::vector<Step> steps;
+  for (Step& step : program.steps) {
+    if (step.kind == Kind::shrink) planar.insert(step.out);
+    const auto fits = [&](const Step& one) {
+      return mixes_only(one) && !planar.count(one.inputs[0]);
+    };
+    const auto added = std::find_if(steps.begin(), steps.end(), [&](const Step& one) {
+      return one.out == step.residual && fits(one) && !one.rise && one.residual == kNone;
+    });
+    const bool few = program.tensors[static_cast<size_t>(step.inputs[0])].channels <= kFew;
+    if (added != steps.end() && fits(step) && step.groups == 1 && few &&
+        count[static_cast<size_t>(step.residual)] == 1) {
+      step = joined(program, std::move(*added), step);
+      steps.erase(added);
+    }
+    steps.push_back(std::move(step));
+  }
+  program.steps = std::move(steps);
+}
 
 }  // namespace espnetv2

@@ -8,4 +8,8 @@ namespace espnetv2 {
 // three are linear, so they become one step that never makes the large map.
 void fuse_rescaling(Program& program);
 
+// A 1x1 convolution of a map of few channels that is added to another 1x1 convolution, as the
+// image's shortcut is: its inputs become inputs of every group of that one.
+void fuse_shortcuts(Program& program);
+
 }  // namespace espnetv2

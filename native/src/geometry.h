@@ -34,9 +34,4 @@ void find_windows(Operation& operation, const Storage& in, const Storage& out);
 // one vector are named from the first one that it reads.
 void find_enlargement(Operation& operation, const Storage& in, int height, int width);
 
-// Floats of a row of the kernel `planes`, with room to read a vector behind its end.
-inline Index scratch_row(const Storage& in) {
-  return (in.width + 3 * in.lanes - 1) / in.lanes * in.lanes;
-}
-
 }  // namespace espnetv2

@@ -65,25 +65,21 @@ class Grouper {
     for (Storage& s : plan_.storages) {
       s.first = s.last = -1;
       s.local = false;
-      s.rows_kept = 0;
+      s.rows_room = 0;
     }
     joined_around_.clear();
     for (size_t i = 0; i < program_.steps.size(); ++i) {
       if (costs_nothing(program_.steps[i])) continue;
-      Operation operation = operation_of(program_.steps[i], i);
-      const int joins = may_join(operation, i);
-      if (joins == 2) joined_around_[plan_.groups.size() - 1].push_back(i);
-      if (joins) {
-        plan_.groups.back().rows = operation.rows;
-        plan_.groups.back().operations.push_back(std::move(operation));
-      } else {
-        open(std::move(operation));
-      }
+      place(operation_of(program_.steps[i], i), i);
       if (program_.steps[i].inputs[0] == kImage) bring_image();
       note(program_.steps[i]);
     }
+    size_t number = program_.steps.size();
     for (const Output& output : program_.outputs) {
-      for (size_t part = 0; part < output.parts(); ++part) open(giving(output, part));
+      for (size_t part = 0; part < output.parts(); ++part) {
+        place(giving(output, part), number++);
+        for (const Name name : output.tensors) touch(name);
+      }
     }
     find_locals();
     for (size_t i = 0; i < plan_.groups.size(); ++i) {
@@ -120,12 +116,17 @@ class Grouper {
     operation.output = &output;
     operation.output_part = part;
     operation.in = output.tensors[part];
-    operation.rows = output.enlarged ? plan_.height : plan_.heights[at(operation.in)];
-    touch(operation.in, static_cast<int>(plan_.groups.size()));
-    if (output.form == Output::Form::boxes && part >= kLevels) {
+    operation.rows = plan_.heights[at(operation.in)];
+    if (output.enlarged) {
+      operation.rows = plan_.height;
+      Operation::Read read;
+      read.storage = storage_name(operation.in);
+      read.around = read.windows = read.inclusive = true;
+      operation.reads.push_back(read);
+      find_enlargement(operation, storage(operation.in), plan_.height, plan_.width);
+    } else if (output.form == Output::Form::boxes && part >= kLevels) {
       // threads share the classes, then one chooses among all
       operation.rows = part == kLevels ? output.values - 1 : 1;
-      for (const Name name : output.tensors) touch(name, static_cast<int>(plan_.groups.size()));
     }
     return operation;
   }
@@ -140,7 +141,8 @@ class Grouper {
     const bool flat = storage(step.out).flat;
     if (step.kind == Kind::conv) {
       const Storage& in = storage(step.inputs[0]);
-      operation.merged = in.flat && step.stride == 1 && reach(step) == 0;
+      operation.merged = in.flat && step.stride == 1 && reach(step) == 0 &&
+                         (step.also == kNone || storage(step.also).flat);
       if (operation.merged || flat) {
         operation.split = Operation::Split::parts;
         operation.parts = static_cast<int>(operation.packed->at(0).tiles.size());
@@ -164,6 +166,15 @@ class Grouper {
 
   // ---- groups -----------------------------------------------------------------------------------
 
+  // Into the last group, or into one of its own.
+  void place(Operation operation, size_t index) {
+    const int joins = may_join(operation, index);
+    if (joins == 2) joined_around_[plan_.groups.size() - 1].push_back(index);
+    if (!joins) return open(std::move(operation));
+    plan_.groups.back().rows = operation.rows;
+    plan_.groups.back().operations.push_back(std::move(operation));
+  }
+
   void open(Operation operation) {
     Group group;
     group.rows = operation.split == Operation::Split::rows ? operation.rows : 0;
@@ -184,13 +195,19 @@ class Grouper {
   int may_join(const Operation& operation, size_t index) {
     if (plan_.groups.empty()) return 0;
     const Group& group = plan_.groups.back();
-    const Name gate = operation.step->gate;
+    const Operation& last = group.operations.back();
     if (operation.split != Operation::Split::rows || group.rows == 0 || apart_.count(index) ||
-        (gate != kNone && made_.count(storage_name(gate))) ||
-        operation.step->kind == Kind::enlarge || operation.step->kind == Kind::mean ||
-        (group.operations.back().step && group.operations.back().step->kind == Kind::enlarge) ||
-        group.operations.size() + 1 >= kMostOperations ||  // one is left for the image
-        read_around_.count(storage_name(operation.out))) {
+        (last.step && last.step->kind == Kind::enlarge) ||
+        group.operations.size() + 1 >= kMostOperations) {  // one is left for the image
+      return 0;
+    }
+    if (const Step* step = operation.step) {
+      if ((step->gate != kNone && made_.count(storage_name(step->gate))) ||
+          step->kind == Kind::enlarge || step->kind == Kind::mean ||
+          read_around_.count(storage_name(operation.out))) {
+        return 0;
+      }
+    } else if (!operation.output->enlarged) {
       return 0;
     }
     bool around = false;
@@ -206,19 +223,19 @@ class Grouper {
   }
 
   void note(const Step& step) {
-    const int group = static_cast<int>(plan_.groups.size()) - 1;
     made_.insert(storage_name(step.out));
-    touch(step.out, group);
+    touch(step.out);
     for (const Name name : reads(step)) {
-      touch(name, group);
+      touch(name);
       if (!reads_its_row_only(step, name)) read_around_.insert(storage_name(name));
     }
   }
 
-  void touch(Name name, int group) {
+  // By the last group.
+  void touch(Name name) {
     Storage& s = storage(name);
-    if (s.first < 0) s.first = group;
-    s.last = std::max(s.last, group);
+    s.last = static_cast<int>(plan_.groups.size()) - 1;
+    if (s.first < 0) s.first = s.last;
   }
 
   // What is made and used within one group needs no more than a band of rows.
@@ -266,12 +283,11 @@ class Grouper {
     if (group.locals.size() > kMostLocals) return false;
     std::set<Name> made, twice;  // storages
     for (const Operation& operation : group.operations) {
-      if (operation.kind == Operation::Kind::output) return true;
-      made.insert(storage_name(operation.out));
+      if (operation.out != kNone) made.insert(storage_name(operation.out));
     }
     for (auto operation = group.operations.rbegin(); operation != group.operations.rend();
          ++operation) {
-      const bool more = twice.count(storage_name(operation->out)) > 0;
+      const bool more = operation->out != kNone && twice.count(storage_name(operation->out)) > 0;
       if (more && !storage(operation->out).local) return false;
       for (const Operation::Read& read : operation->reads) {
         if (made.count(read.storage) && (more || read.around)) twice.insert(read.storage);

@@ -42,6 +42,7 @@ class Maps {
   const Memory& memory;
   int image = 0;
   std::array<Range, 64> kept;  // rows of this band: of local storages
+  std::array<int, 64> top{};   // the row that lies where their rooms begin
 
   static size_t at(Name name) { return static_cast<size_t>(name); }
 
@@ -53,7 +54,7 @@ class Maps {
   // In the arena, or behind it in this thread's band.
   char* arena(Index values) const { return memory.arena + values * plan.value; }
 
-  // Of a local storage: the first row that this band keeps.
+  // Of a local storage: where this thread's rows of it begin.
   char* start(const Storage& s) const { return arena(s.start + plan.arena + plan.band * thread); }
 
   View view(Name name) const {
@@ -62,18 +63,15 @@ class Maps {
     Index own = s.origin + place.block * s.block, start = s.start;
     if (s.local) {
       start += plan.arena + plan.band * thread;
-      own -= s.row * kept[at(s.local_place)].first;
+      own -= s.row * top[at(s.local_place)];
     } else {
       own += s.image * image;
     }
     return {arena(start) + own * s.value, s.row, s.block, s.value};
   }
 
-  // Room for rows that are rounded to bytes.
-  uint8_t* bytes() const {
-    const Index own = plan.arena + plan.band * thread + plan.bytes_room;
-    return reinterpret_cast<uint8_t*>(arena(own));
-  }
+  // Where a kernel writes what only itself reads: rows that are rounded to bytes, or planes.
+  void* room() const { return arena(plan.arena + plan.band * thread + plan.room); }
 
   // Floats that this thread may use while nothing else in its band is needed.
   float* scratch() const {

@@ -87,6 +87,7 @@ void Outputs::enlarge(const Operation& operation, uint8_t* to, int row, int end)
   a.x = in.at;
   a.x_row = in.row;
   a.x_block = in.block;
+  a.x_blocks = maps_.blocks(operation.in);
   a.x_width = from.width;
   a.x_wide = from.value == sizeof(float);
   a.lanes = maps_.lanes_of(operation.in);
@@ -96,8 +97,7 @@ void Outputs::enlarge(const Operation& operation, uint8_t* to, int row, int end)
   a.firsts = operation.columns_at.data();
   a.picks = operation.offsets.data();
   a.column_weights = operation.column_weights.data();
-  a.scratch = maps_.scratch();
-  a.scratch_row = scratch_row(from);
+  a.scratch = static_cast<float*>(maps_.room());
   a.plane = static_cast<Index>(maps_.plan.height) * maps_.plan.width;
   const bool whole = operation.output->form == Output::Form::map;
   a.planes = whole ? reinterpret_cast<float*>(to) : nullptr;

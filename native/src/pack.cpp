@@ -35,6 +35,8 @@ void pack_pyramid(const Step& step, const Place& in, const Place& out, int lanes
     const auto side = static_cast<int>(branch.weight->shape[2]);
     packed.taps.push_back(sources * side * side);
     total += packed.taps.back();
+    const bool plain = sources == 1 && side == 3 && branch.dilation <= kMostDilation;
+    packed.dilations.push_back(plain ? branch.dilation : 0);
     for (int source = 0; source < sources; ++source) {
       for (int tap = 0; tap < side * side; ++tap) {
         packed.reach.push_back({source * blocks * lanes,
@@ -108,8 +110,9 @@ std::vector<Packed> pack(const Program& program, const std::vector<Place>& place
     Packed& one = packed[i];
     if (step.kind == Step::Kind::conv || step.kind == Step::Kind::enlarge) {
       const bool plain = step.kind == Step::Kind::conv;
-      pack_conv(program, step, in, channels, plain ? -1 : static_cast<int>(i), kernels, weights,
-                one);
+      const Place* also = step.also == kNone ? nullptr : &places[static_cast<size_t>(step.also)];
+      pack_conv(program, step, in, also, channels, plain ? -1 : static_cast<int>(i), kernels,
+                weights, one);
       if (one.bias < 0) one.bias = per_lane(step.bias, channels, 0.0f, weights);
       if (one.bias < 0) {
         Array none;

@@ -18,12 +18,14 @@ struct Reach {
 // A step's weights, as places in `Weights::data`.
 struct Packed {
   std::vector<Tile> tiles;
-  std::vector<Reach> reach;       // of the tiles' entries, or of the taps of one block
-  std::vector<int32_t> taps;      // of each branch of a pyramid
-  bool blocks = false;            // weights are for `Kernels::conv_blocks`
-  bool bytes = false;             // or for `conv_bytes`: `reach` is of all input blocks, and
-  std::vector<int32_t> granules;  // of the tiles' entries, where a pixel's bytes begin
-  Index factor = -1;              // of each output lane
+  std::vector<Reach> reach;        // of the tiles' entries, or of the taps of one block
+  std::vector<int32_t> taps;       // of each branch of a pyramid,
+  std::vector<int32_t> dilations;  // and what `PyramidArgs` says of it
+  int also_depth = 0;              // so many of `reach`, the last ones, are of the second map
+  bool blocks = false;             // weights are for `Kernels::conv_blocks`
+  bool bytes = false;              // or for `conv_bytes`: `reach` is of all input blocks, and
+  std::vector<int32_t> granules;   // of the tiles' entries, where a pixel's bytes begin
+  Index factor = -1;               // of each output lane
   Index weights = -1, bias = -1, scale = -1, shift = -1, rise = -1, fall = -1;
 };
 

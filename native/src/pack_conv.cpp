@@ -21,6 +21,7 @@ struct Kernel {
   const Step& step;
   int size;             // of a side
   int inputs, outputs;  // of a group
+  int also;             // inputs of the second map, behind those of the group
   int corner;           // of an enlargement; -1 for a convolution
 
   // Of the file's numbers.
@@ -28,7 +29,7 @@ struct Kernel {
 
   const float* start(int out) const {
     if (corner >= 0) return step.weight->data + out * 4 + corner;
-    return step.weight->data + static_cast<Index>(out) * inputs * size * size;
+    return step.weight->data + static_cast<Index>(out) * (inputs + also) * size * size;
   }
   Index place(int in, int tap) const {
     return corner >= 0 ? static_cast<Index>(in) * outputs * 4
@@ -41,10 +42,12 @@ using Groups = std::set<int>;
 class ConvPacker {
  public:
   // `together` input channels are multiplied at once: 1, a block, or a granule of bytes.
-  ConvPacker(const Kernel& kernel, const Place& in, const std::vector<int>& channels, int lanes,
-             int together, bool bytes, Weights& weights, Packed& packed)
+  ConvPacker(const Kernel& kernel, const Place& in, const Place* also,
+             const std::vector<int>& channels, int lanes, int together, bool bytes,
+             Weights& weights, Packed& packed)
       : kernel_(kernel),
         in_(in),
+        also_(also),
         channels_(channels),
         lanes_(lanes),
         together_(together),
@@ -61,10 +64,12 @@ class ConvPacker {
       plan(block, together);
       block += together;
     }
+    if (also_) reach_also();
     Index total = 0;
     for (Tile& tile : packed_.tiles) {
       tile.weight = total;
-      total += static_cast<Index>(tile.depth) * tile.blocks * floats_of_entry();
+      total +=
+          static_cast<Index>(tile.depth + packed_.also_depth) * tile.blocks * floats_of_entry();
     }
     float* data = weights_.add(total, &packed_.weights);
     for (const Tile& tile : packed_.tiles) {
@@ -141,6 +146,13 @@ class ConvPacker {
     }
   }
 
+  void reach_also() {
+    packed_.also_depth = together_ > 1 ? also_->blocks : static_cast<int>(also_->lane.size());
+    for (int i = 0; i < packed_.also_depth; ++i) {
+      reach_lane(together_ > 1 ? i * lanes_ : also_->lane[static_cast<size_t>(i)], 0);
+    }
+  }
+
   // Bytes are made of all input blocks.
   void reach_all() {
     for (int block = 0; block < in_.blocks; ++block) reach_lane(block * lanes_, 0);
@@ -158,29 +170,47 @@ class ConvPacker {
                              static_cast<int16_t>((tap % kernel_.size - middle) * dilation)});
   }
 
-  // [tap and source][output block][pairs or quads of inputs][16 lanes][their inputs].
+  // [tap and source][output block][pairs or quads of inputs][16 lanes][their inputs], then the
+  // second map's.
   template <int kEach, class Value, class Round>
   void fill_together(const Tile& tile, Value* data, Round rounded) const {
-    const std::set<int> sources = this->sources(groups(tile.block, tile.blocks));
     const std::vector<int> inputs = in_.channels(lanes_);
-    const int taps = kernel_.size * kernel_.size, one = lanes_ * together_;
+    const int taps = kernel_.size * kernel_.size;
     for (int tap = 0; tap < taps; ++tap) {
-      for (const int source : sources) {
-        for (int lane = 0; lane < tile.blocks * lanes_; ++lane) {
-          const int out = channels_[static_cast<size_t>(tile.block * lanes_ + lane)];
-          if (out < 0) continue;
-          Value* own = data + lane / lanes_ * one + lane % lanes_ * kEach;
-          for (int i = 0; i < together_; ++i) {
-            const auto place = static_cast<size_t>(source * together_ + i);
-            const int in = place < inputs.size() ? inputs[place] : -1;
-            if (in < 0 || in / kernel_.inputs != out / kernel_.outputs) continue;
-            const float number = kernel_.start(out)[kernel_.place(in % kernel_.inputs, tap)];
-            own[i / kEach * kEach * lanes_ + i % kEach] = rounded(number, kernel_.scale(out));
-          }
-        }
-        data += tile.blocks * one;
+      for (const int source : sources(groups(tile.block, tile.blocks))) {
+        data = fill_entry<kEach>(tile, data, rounded, inputs, source, [&](int in, int out) {
+          const bool own = in / kernel_.inputs == out / kernel_.outputs;
+          return own ? kernel_.start(out) + kernel_.place(in % kernel_.inputs, tap) : nullptr;
+        });
       }
     }
+    if (!also_) return;
+    const std::vector<int> others = also_->channels(lanes_);
+    for (int block = 0; block < also_->blocks; ++block) {
+      data = fill_entry<kEach>(tile, data, rounded, others, block, [&](int in, int out) {
+        return kernel_.start(out) + kernel_.inputs + in;
+      });
+    }
+  }
+
+  // What the inputs of one source weigh, whose channels are those of `inputs`.
+  template <int kEach, class Value, class Round, class Find>
+  Value* fill_entry(const Tile& tile, Value* data, Round rounded, const std::vector<int>& inputs,
+                    int source, Find find) const {
+    const int one = lanes_ * together_;
+    for (int lane = 0; lane < tile.blocks * lanes_; ++lane) {
+      const int out = channels_[static_cast<size_t>(tile.block * lanes_ + lane)];
+      if (out < 0) continue;
+      Value* own = data + lane / lanes_ * one + lane % lanes_ * kEach;
+      for (int i = 0; i < together_; ++i) {
+        const auto place = static_cast<size_t>(source * together_ + i);
+        const int in = place < inputs.size() ? inputs[place] : -1;
+        const float* number = in < 0 ? nullptr : find(in, out);
+        if (!number) continue;
+        own[i / kEach * kEach * lanes_ + i % kEach] = rounded(*number, kernel_.scale(out));
+      }
+    }
+    return data + tile.blocks * one;
   }
 
   // Zeros where an output does not belong to the group of an input.
@@ -201,10 +231,17 @@ class ConvPacker {
         }
       }
     }
+    for (int i = 0; i < kernel_.also; ++i, data += width) {
+      for (int lane = 0; lane < width; ++lane) {
+        const int out = channels_[static_cast<size_t>(tile.block * lanes_ + lane)];
+        if (out >= 0) data[lane] = kernel_.start(out)[kernel_.inputs + i];
+      }
+    }
   }
 
   const Kernel& kernel_;
   const Place& in_;
+  const Place* const also_;  // the second map's
   const std::vector<int>& channels_;
   const int lanes_, together_;
   Weights& weights_;
@@ -241,17 +278,18 @@ void pack_factors(const Step& step, const std::vector<int>& channels, Weights& w
 
 }  // namespace
 
-void pack_conv(const Program& program, const Step& step, const Place& in,
+void pack_conv(const Program& program, const Step& step, const Place& in, const Place* also,
                const std::vector<int>& channels, int corner, const Kernels& kernels,
                Weights& weights, Packed& packed) {
   const int ins = program.tensors[static_cast<size_t>(step.inputs[0])].channels;
   const int outs = program.tensors[static_cast<size_t>(step.out)].channels;
   const int size = corner < 0 ? static_cast<int>(step.weight->shape[2]) : 1;
-  const Kernel kernel{step, size, ins / step.groups, outs / step.groups, corner};
+  const int others = also ? static_cast<int>(also->lane.size()) : 0;
+  const Kernel kernel{step, size, ins / step.groups, outs / step.groups, others, corner};
   const bool bytes = kernels.conv_bytes && step.weight_scale && !in.planar;
   const bool blocks = kernels.conv_blocks && !in.planar;
   const int together = bytes ? kernels.granule : blocks ? kernels.lanes : 1;
-  ConvPacker(kernel, in, channels, kernels.lanes, together, bytes, weights, packed).run();
+  ConvPacker(kernel, in, also, channels, kernels.lanes, together, bytes, weights, packed).run();
   if (bytes) pack_factors(step, channels, weights, packed);
 }
 

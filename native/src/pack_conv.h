@@ -6,9 +6,9 @@
 
 namespace espnetv2 {
 
-// `channels` of the output's lanes; `corner` of an enlargement, or -1. Sets the bias only where
-// bytes are multiplied, whose zero it takes in.
-void pack_conv(const Program& program, const Step& step, const Place& in,
+// `also` is where the second map lies, if there is one; `channels` of the output's lanes; `corner`
+// of an enlargement, or -1. Sets the bias only where bytes are multiplied, whose zero it takes in.
+void pack_conv(const Program& program, const Step& step, const Place& in, const Place* also,
                const std::vector<int>& channels, int corner, const Kernels& kernels,
                Weights& weights, Packed& packed);
 

@@ -40,7 +40,7 @@ class Planner {
     assign_arena();
     plan_detections();
     finish_operations();
-    make_room_for_bytes();
+    make_room();
     require(plan_.arena + plan_.band * threads_ < kLargest,
             "the picture or the batch is too large");
     return std::move(plan_);
@@ -145,7 +145,7 @@ class Planner {
     std::vector<Storage*> shared;
     std::vector<Index> used(plan_.groups.size(), 0);
     const Storage& image = storage(kImage);
-    const Index room = aligned(plan_.values_of(image.row * image.rows_kept, image));
+    const Index room = aligned(plan_.values_of(image.row * image.rows_room, image));
     for (size_t i = 0; i < plan_.groups.size(); ++i) {
       if (plan_.groups[i].operations[0].kind == Operation::Kind::import) used[i] = room;
     }
@@ -157,7 +157,7 @@ class Planner {
         Index& end = used[at(s.first)];
         s.start = end;
         s.origin = s.border * s.lanes;
-        end += aligned(plan_.values_of(s.row * s.rows_kept, s));
+        end += aligned(plan_.values_of(s.row * s.rows_room, s));
         plan_.band = std::max(plan_.band, end);
       } else if (s.first >= 0) {
         shared.push_back(&s);
@@ -211,11 +211,15 @@ class Planner {
     }
   }
 
-  // Rows that are rounded to bytes lie behind all of a thread's maps.
-  void make_room_for_bytes() {
-    Index most = 0;
+  // What a kernel needs for itself lies behind all of a thread's maps.
+  void make_room() {
+    Index most = 0;  // bytes
     for (const Group& group : plan_.groups) {
       for (const Operation& operation : group.operations) {
+        if (operation.kind == Operation::Kind::output && operation.output->enlarged) {
+          const Index lanes = network_.places[at(operation.in)].blocks * network_.lanes;
+          most = std::max(most, lanes * kPlane * static_cast<Index>(sizeof(float)));
+        }
         if (operation.kind != Operation::Kind::step || operation.packed->empty()) continue;
         if (!operation.packed->at(0).bytes) continue;
         const Storage& out = storage(operation.out);
@@ -224,7 +228,7 @@ class Planner {
         most = std::max(most, std::max(row, kByteRoom) + kSparePixels * step);
       }
     }
-    plan_.bytes_room = plan_.band;
+    plan_.room = plan_.band;
     plan_.band += aligned(most / plan_.value);
   }
 
@@ -242,9 +246,6 @@ class Planner {
                   "a vector is made of a map of several pixels");
           if (operation.output->enlarged) {
             require(in.width <= plan_.width, "logits are wider than the image");
-            find_enlargement(operation, in, plan_.height, plan_.width);
-            const Index rows = 3 * program_.tensors[at(operation.in)].channels;
-            plan_.band = std::max(plan_.band, aligned(plan_.values_of(rows * scratch_row(in))));
           } else if (form == Output::Form::boxes) {
             find_channels(operation);
           }
@@ -276,10 +277,13 @@ class Planner {
       case Kind::pyramid:
       case Kind::enlarge:
         for (const Packed& packed : *operation.packed) {
-          for (const Reach& one : packed.reach) {
+          for (size_t i = 0; i < packed.reach.size(); ++i) {
+            const Reach& one = packed.reach[i];
+            const bool also = i + at(packed.also_depth) >= packed.reach.size();
+            const Storage& from = also ? storage(operation.step->also) : in;
             operation.offsets.push_back(
-                static_cast<int32_t>(one.lane / in.lanes * in.block + one.lane % in.lanes +
-                                     one.down * in.row + one.right * in.lanes));
+                static_cast<int32_t>(one.lane / from.lanes * from.block + one.lane % from.lanes +
+                                     one.down * from.row + one.right * from.lanes));
           }
         }
         if (operation.merged && !out.flat) {

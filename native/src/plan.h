@@ -43,7 +43,7 @@ struct Storage {
   int first = -1, last = -1;  // group that writes it first, and reads it last
   bool local = false;         // lives within one group: each thread keeps some rows of it
   int local_place = -1;       // in that group's `locals`
-  int rows_kept = 0;          // the most, by one band
+  int rows_room = 0;          // of it
 };
 
 // One step at its size.
@@ -97,7 +97,7 @@ struct Plan {
   std::vector<DetectionPlan> detections;  // of each output; empty where it gives no boxes
   Index arena = 0;                        // values that all threads share
   Index band = 0;                         // values that each thread has
-  Index bytes_room = 0;                   // where in those its rounded rows begin
+  Index room = 0;                         // where in those its room begins; see `Maps::room`
   int value = 4;                          // bytes of those
 
   // With room behind the end, because tiles of a fixed width read beyond that of a map.

@@ -2,6 +2,7 @@
 // network's own; how they lie in memory is for `channels.h` and `plan.h`.
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -61,6 +62,10 @@ struct Step {
   std::vector<int> picked;  // channels of a gather
   Size size;
 
+  // A second map, of few channels, which all groups of a 1x1 convolution see too: the last columns
+  // of `weight` are its own. Never in a file.
+  Name also = kNone;
+
   // Of a convolution in bytes: weights are `weight` times this for each output; inputs are rounded
   // to round(x / input_scale) + input_zero, from 0 to 255.
   const Array* weight_scale = nullptr;
@@ -104,10 +109,17 @@ struct Tensor {
   int channels = 0;
 };
 
+// An array that is not in the file.
+struct OwnArray {
+  Array array;
+  std::vector<float> data;
+};
+
 struct Program {
   std::vector<Tensor> tensors;  // the first is the image
   std::vector<Step> steps;      // each reads only what steps before it made
   std::vector<Output> outputs;
+  std::vector<std::unique_ptr<OwnArray>> own_arrays;
 
   // Raises Error where the file states no sound program. The file must outlive it.
   static Program of(const ModelFile& file);

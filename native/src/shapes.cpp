@@ -57,7 +57,7 @@ std::pair<std::vector<int>, std::vector<int>> shapes(const Program& program, int
       require(heights[other] == heights[in] && widths[other] == widths[in],
               "maps of unlike sizes are concatenated");
     }
-    for (const Name name : {step.residual, step.other}) {
+    for (const Name name : {step.residual, step.other, step.also}) {
       const auto other = static_cast<size_t>(name == kNone ? step.out : name);
       require(heights[other] == heights[out] && widths[other] == widths[out],
               "maps of unlike sizes are added");
@@ -84,7 +84,7 @@ int reach(const Step& step) {
 
 std::vector<Name> reads(const Step& step) {
   std::vector<Name> names = step.inputs;
-  for (const Name name : {step.residual, step.gate, step.other}) {
+  for (const Name name : {step.residual, step.gate, step.other, step.also}) {
     if (name != kNone) names.push_back(name);
   }
   return names;

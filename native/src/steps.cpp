@@ -80,6 +80,13 @@ class Steps {
       a.residual_row = residual.row;
       a.residual_block = residual.block;
     }
+    if (step.also != kNone) {
+      const View also = view(step.also);
+      a.also = also.at;
+      a.also_row = also.row;
+      a.also_depth = packed.also_depth;
+      a.also_offsets = operation.offsets.data() + operation.offsets.size() - at(packed.also_depth);
+    }
     a.tiles = packed.tiles.data();
     a.offsets = operation.offsets.data();
     a.weights = floats(packed.weights);
@@ -103,7 +110,7 @@ class Steps {
       a.factor = floats(packed.factor);
       a.sources = static_cast<int>(packed.reach.size());
       a.granules = packed.granules.data();
-      a.bytes = maps_.bytes();
+      a.bytes = static_cast<uint8_t*>(maps_.room());
       a.bytes_step = bytes_step(operation, from.lanes);
       maps_.kernels.conv_bytes(a);
       return;
@@ -146,6 +153,7 @@ class Steps {
     a.x_wide = storage(operation.in).value == sizeof(float);
     a.branches = static_cast<int>(step.branches.size());
     a.taps = packed.taps.data();
+    a.dilations = packed.dilations.data();
     a.offsets = operation.offsets.data();
     a.weights = floats(packed.weights);
     a.bias = floats(packed.bias);

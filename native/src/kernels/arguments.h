@@ -15,7 +15,7 @@ using Index = std::ptrdiff_t;
 struct Tile {
   int32_t block;   // the first
   int32_t blocks;  // 1 or 2
-  int32_t depth;   // multiply-adds of one output
+  int32_t depth;   // multiply-adds of one output, but for those of the second map
   int32_t entry;   // where its offsets begin
   Index weight;    // where its weights begin: [depth][blocks][lanes], or as `conv_blocks` says
 };
@@ -33,6 +33,10 @@ struct ConvArgs {
   const int32_t* places;  // where each output pixel lies, instead of out_step; or null
   const void* residual;   // added before the slopes; or null
   Index residual_row, residual_block;
+  const void* also;  // a second map, which every tile reads after the first one; or null
+  Index also_row;
+  int also_depth;
+  const int32_t* also_offsets;
   const Tile* tiles;
   const int32_t* offsets;
   const float* weights;
@@ -67,6 +71,8 @@ struct MapArgs {
   int row, row_end;
 };
 
+constexpr int kMostDilation = 4;
+
 // Depth-wise convolutions of one map: the branches of a unit, whose sums run on, or a plain one,
 // a pool, or a sum over several maps that lie side by side. Branch b of block c lies at block
 // b * blocks + c of the result, where `blocks` is of one branch.
@@ -74,11 +80,12 @@ struct PyramidArgs : MapArgs {
   bool x_wide;  // `x` is floats
   Index x_step;
   int branches;
-  const int32_t* taps;     // of each branch
-  const int32_t* offsets;  // [branch][tap]
-  const float* weights;    // [block][branch][tap][lanes]
-  const float* bias;       // [block][branch][lanes], as are the slopes and
-  const float* scale;      // what is applied when storing; null for none
+  const int32_t* taps;       // of each branch
+  const int32_t* dilations;  // of each branch of one 3x3 window, up to kMostDilation; else 0
+  const int32_t* offsets;    // [branch][tap]
+  const float* weights;      // [block][branch][tap][lanes]
+  const float* bias;         // [block][branch][lanes], as are the slopes and
+  const float* scale;        // what is applied when storing; null for none
   const float* shift;
   bool running;  // branches add up
   int block, block_end;
@@ -133,11 +140,14 @@ struct GatherArgs : MapArgs {
   const int32_t* picks;    // [source][lane]: which of its lanes comes here; negative for none
 };
 
+constexpr int kStrip = 128;          // columns that `planes` enlarges at a time, and
+constexpr int kPlane = kStrip + 32;  // the most pixels that those are made of
+
 // A map of logits, enlarged: as planes of floats, or as the class of the largest.
 struct PlanesArgs {
   const void* x;
   Index x_row, x_block;
-  int x_width;
+  int x_blocks, x_width;
   bool x_wide;           // `x` is floats
   const int32_t* lanes;  // of each class
   int classes;
@@ -146,9 +156,8 @@ struct PlanesArgs {
   const int32_t* firsts;        // of `lanes` neighbouring output columns: the first one they read
   const int32_t* picks;         // [column]: the left neighbour, from that first one on
   const float* column_weights;  // of the right one
-  float* scratch;               // 3 rows a class of `scratch_row` floats
-  Index scratch_row;
-  float* planes;  // or null
+  float* scratch;               // `kPlane` floats a lane
+  float* planes;                // or null
   Index plane;
   uint8_t* largest;  // or null
   int width;
@@ -165,6 +174,7 @@ struct Kernels {
   // [depth][blocks][8 pairs of input channels][16 lanes][2]. Null where the processor has nothing
   // that multiplies so.
   void (*conv_blocks)(const ConvArgs&);
+  bool reads_also;  // whether it takes a second map
   // A 1x1 convolution of bytes: weights are [depth][blocks][quads of input channels][16 lanes][4],
   // where an entry is a granule of input channels. Null as above.
   void (*conv_bytes)(const ConvArgs&);

@@ -104,21 +104,23 @@ void pair_tile(const Spot& s) {
   const auto* w = reinterpret_cast<const uint16_t*>(s.weights);
   Vector sum[kPixels][kBlocks];
   begin(s, sum);
+  for (Source from(s); from.is_there(); from.next(s)) {
 #pragma GCC unroll 1
-  for (int i = 0; i < s.depth; ++i, w += kBlocks * kWeightsOfBlock) {
-    const Value* x = map(s.x) + s.offsets[i];
+    for (int i = 0; i < from.depth; ++i, w += kBlocks * kWeightsOfBlock) {
+      const Value* x = map(from.x) + from.offsets[i];
 #pragma GCC unroll 1
-    for (int pair = 0; pair < kLanes / 2; ++pair) {
-      __m512bh weight[kBlocks];
-      UNROLL for (int b = 0; b < kBlocks; ++b) {
-        weight[b] = (__m512bh)_mm512_load_si512(w + b * kWeightsOfBlock + pair * 2 * kLanes);
-      }
-      UNROLL for (int p = 0; p < kPixels; ++p) {
-        int32_t both;
-        memcpy(&both, x + p * s.x_step + 2 * pair, sizeof both);
-        const auto values = (__m512bh)_mm512_set1_epi32(both);
+      for (int pair = 0; pair < kLanes / 2; ++pair) {
+        __m512bh weight[kBlocks];
         UNROLL for (int b = 0; b < kBlocks; ++b) {
-          sum[p][b] = _mm512_dpbf16_ps(sum[p][b], weight[b], values);
+          weight[b] = (__m512bh)_mm512_load_si512(w + b * kWeightsOfBlock + pair * 2 * kLanes);
+        }
+        UNROLL for (int p = 0; p < kPixels; ++p) {
+          int32_t both;
+          memcpy(&both, x + p * s.x_step + 2 * pair, sizeof both);
+          const auto values = (__m512bh)_mm512_set1_epi32(both);
+          UNROLL for (int b = 0; b < kBlocks; ++b) {
+            sum[p][b] = _mm512_dpbf16_ps(sum[p][b], weight[b], values);
+          }
         }
       }
     }

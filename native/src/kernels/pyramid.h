@@ -2,108 +2,121 @@
 // runs on through the branches, so hierarchical feature fusion costs nothing; the norm and the
 // slopes of a branch are applied while it is stored.
 #pragma once
-#include <utility>
-
 #include "kernels/vector.h"
 
 namespace espnetv2 {
 namespace {
 
-// What the sums are at the end of a branch; they run on. Rounding takes much code, so in halves
-// there is one function for all widths.
-#if defined(HALF)
-__attribute__((noinline)) void store_sums(const PyramidArgs& a, Index own, const Vector* sum,
-                                          void* to, int pixels) {
+constexpr int kWide = kTilePixels > 7 ? 14 : 7, kNarrow = 7;  // pixels at a time
+
+// What the sums are at the end of a branch; they run on.
+template <class Out, int kPixels>
+INLINE void store_sums(const PyramidArgs& a, Index own, const Vector (&sum)[kPixels], Out* to) {
   const Vector scale = a.scale ? load(a.scale + own) : all(1.0f);
   const Vector shift = a.scale ? load(a.shift + own) : zero();
   const Vector rise = a.rise ? load(a.rise + own) : all(1.0f);
   const Vector fall = a.rise ? load(a.fall + own) : all(1.0f);
-  for (int p = 0; p < pixels; ++p) {
-    put(to, a.out_wide, p * kLanes, slopes(sum[p] * scale + shift, rise, fall));
+  UNROLL for (int p = 0; p < kPixels; ++p) {
+    store(to + p * kLanes, slopes(sum[p] * scale + shift, rise, fall));
   }
 }
-#endif
 
-template <int kPixels>
-INLINE void store_branch(const PyramidArgs& a, Index own, const Vector (&sum)[kPixels], void* to) {
-#if defined(HALF)
-  Vector kept[kPixels];
-  UNROLL for (int p = 0; p < kPixels; ++p) kept[p] = sum[p];
-  store_sums(a, own, kept, to, kPixels);
-#else
-  Vector value[kPixels];
-  UNROLL for (int p = 0; p < kPixels; ++p) value[p] = sum[p];
-  if (a.scale) {
-    const Vector scale = load(a.scale + own), shift = load(a.shift + own);
-    UNROLL for (int p = 0; p < kPixels; ++p) value[p] = value[p] * scale + shift;
+// Three neighbouring taps at all pixels. Each input is loaded once, although up to three pixels
+// look at it.
+template <int kStride, int kDilation, int kPixels>
+INLINE void add_row(const float* middle, const float* w, Vector (&sum)[kPixels]) {
+  const Vector weight[3] = {load(w), load(w + kLanes), load(w + 2 * kLanes)};
+  constexpr int kLast = (kPixels - 1) * kStride + kDilation;
+  UNROLL for (int column = -kDilation; column <= kLast; ++column) {
+    const Vector value = in_register(load(middle + column * kLanes));
+    UNROLL for (int tap = 0; tap < 3; ++tap) {
+      const int pixel = column - (tap - 1) * kDilation;  // times the stride
+      if (pixel < 0 || pixel % kStride != 0 || pixel / kStride >= kPixels) continue;
+      sum[pixel / kStride] += weight[tap] * value;
+    }
   }
-  if (a.rise) {
-    const Vector rise = load(a.rise + own), fall = load(a.fall + own);
-    UNROLL for (int p = 0; p < kPixels; ++p) value[p] = slopes(value[p], rise, fall);
-  }
-  UNROLL for (int p = 0; p < kPixels; ++p) store(map(to) + p * kLanes, value[p]);
-#endif
 }
 
-template <class In, int kPixels, int kStep>
-void pyramid_part(const PyramidArgs& a, const void* start, void* out, int block) {
+// The dilations of these networks' units, since registers are chosen when this is compiled.
+template <int kStride, int kDilation, int kPixels>
+INLINE void add_window(int dilation, const float* x, const int32_t* offset, const float* w,
+                       Vector (&sum)[kPixels]) {
+  if (dilation != kDilation) {
+    if constexpr (kDilation < kMostDilation) {
+      add_window<kStride, kDilation + 1, kPixels>(dilation, x, offset, w, sum);
+    }
+    return;
+  }
+#pragma GCC unroll 1
+  for (int row = 0; row < 3; ++row) {
+    add_row<kStride, kDilation>(x + offset[3 * row + 1], w + 3 * row * kLanes, sum);
+  }
+}
+
+template <class In, int kPixels, int kStride>
+void pyramid_part(const PyramidArgs& a, const void* start, void* out, int block, const float* w) {
   const In* x = static_cast<const In*>(start);
   const int32_t* offset = a.offsets;
-  int taps = 0;
-  for (int b = 0; b < a.branches; ++b) taps += a.taps[b];
-  const float* w = a.weights + static_cast<Index>(block) * taps * kLanes;
   const Index lane = static_cast<Index>(block) * a.branches * kLanes;
-  const Index step = kStep ? kStep : a.x_step;
   Vector sum[kPixels];
   UNROLL for (int p = 0; p < kPixels; ++p) sum[p] = zero();
-  for (int b = 0; b < a.branches; ++b) {
+  for (int b = 0; b < a.branches; offset += a.taps[b], w += a.taps[b] * kLanes, ++b) {
     const Index own = lane + b * kLanes;
     const Vector bias = load(a.bias + own);
     UNROLL for (int p = 0; p < kPixels; ++p) sum[p] = a.running ? sum[p] + bias : bias;
-#pragma GCC unroll 1
-    for (int i = 0; i < a.taps[b]; ++i, ++offset, w += kLanes) {
-      const Vector weight = load(w);
-      const In* from = x + *offset;
-      UNROLL for (int p = 0; p < kPixels; ++p) sum[p] += weight * load(from + p * step);
+    bool added = false;
+    if constexpr (sizeof(In) == sizeof(float) && kPixels >= kNarrow) {
+      added = a.dilations[b] > 0;
+      if (added) add_window<kStride, 1>(a.dilations[b], x, offset, w, sum);
+    }
+    for (int i = 0; !added && i < a.taps[b]; ++i) {
+      const Vector weight = load(w + i * kLanes);
+      const In* from = x + offset[i];
+      UNROLL for (int p = 0; p < kPixels; ++p) sum[p] += weight * load(from + p * kStride * kLanes);
     }
     const Index place = static_cast<Index>(b) * a.blocks * a.out_block;
-    store_branch<kPixels>(a, own, sum, moved(out, a.out_wide, place));
+    if (sizeof(Value) == sizeof(float) || a.out_wide) {
+      store_sums(a, own, sum, static_cast<float*>(out) + place);
+    } else {
+      store_sums(a, own, sum, map(out) + place);
+    }
   }
 }
 
-using PyramidFunction = void (*)(const PyramidArgs&, const void*, void*, int);
-
-constexpr int kPyramidPixels = kTilePixels < 12 ? kTilePixels : 12;
-
-template <class In, int kStep, class = std::make_integer_sequence<int, kPyramidPixels>>
-struct Pyramids;
-
-template <class In, int kStep, int... kBefore>
-struct Pyramids<In, kStep, std::integer_sequence<int, kBefore...>> {
-  static constexpr PyramidFunction of_width[] = {nullptr, pyramid_part<In, kBefore + 1, kStep>...};
+struct PyramidPart {
+  int pixels;
+  void (*run)(const PyramidArgs&, const void*, void*, int, const float*);
 };
 
-template <class In>
-INLINE const PyramidFunction* pyramids_for(Index step) {
-  if constexpr (sizeof(In) == sizeof(float)) {  // what reads halves is no unit's pyramid, and rare
-    return step == kLanes ? Pyramids<In, kLanes>::of_width : Pyramids<In, 2 * kLanes>::of_width;
-  } else {
-    return Pyramids<In, 0>::of_width;
+// The last part of a row overlaps the one before: what is computed twice is twice the same.
+template <class In, int kStride>
+INLINE PyramidPart part_of(int width) {
+  static constexpr PyramidPart parts[] = {{kWide, pyramid_part<In, kWide, kStride>},
+                                          {kNarrow, pyramid_part<In, kNarrow, kStride>},
+                                          {3, pyramid_part<In, 3, kStride>},
+                                          {1, pyramid_part<In, 1, kStride>}};
+  const auto cost = [&](int pixels) { return (width + pixels - 1) / pixels * (pixels + 2); };
+  PyramidPart best = parts[3];
+  for (const PyramidPart& part : parts) {
+    if (part.pixels <= width && cost(part.pixels) < cost(best.pixels)) best = part;
   }
+  return best;
 }
 
 template <class In>
 INLINE void pyramid_of(const PyramidArgs& a) {
-  const Parts parts(a.width, kPyramidPixels);
-  const PyramidFunction* of_width = pyramids_for<In>(a.x_step);
+  const bool near = a.x_step == kLanes;
+  const PyramidPart part = near ? part_of<In, 1>(a.width) : part_of<In, 2>(a.width);
+  Index taps = 0;
+  for (int b = 0; b < a.branches; ++b) taps += a.taps[b];
   for (int block = a.block; block < a.block_end; ++block) {
+    const float* w = a.weights + block * taps * kLanes;
     for (int y = a.row; y < a.row_end; ++y) {
       const In* x = static_cast<const In*>(a.x) + y * a.x_row + block * a.x_block;
       void* out = moved(a.out, a.out_wide, y * a.out_row + block * a.out_block);
-      for (int first = 0, part = 0; first < a.width; ++part) {
-        const int pixels = parts.size + (part < parts.wider);
-        of_width[pixels](a, x + first * a.x_step, moved(out, a.out_wide, first * kLanes), block);
-        first += pixels;
+      for (int first = 0; first < a.width; first += part.pixels) {
+        if (first + part.pixels > a.width) first = a.width - part.pixels;
+        part.run(a, x + first * a.x_step, moved(out, a.out_wide, first * kLanes), block, w);
       }
     }
   }

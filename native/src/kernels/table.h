@@ -50,9 +50,15 @@ constexpr void (*kConvBytes)(const ConvArgs&) = nullptr;
 constexpr Index kGranule = 0;
 #endif
 
-const Kernels kTable = {NAME,    kLanes, sizeof(Value), conv,    kConvBlocks, kConvBytes,
-                        pyramid, resize, rescale,       shrink,  window,      combine,
-                        gather,  planes, peak,          kGranule};
+#if defined(AMX)
+constexpr bool kReadsAlso = false;
+#else
+constexpr bool kReadsAlso = true;
+#endif
+
+const Kernels kTable = {NAME,       kLanes,  sizeof(Value), conv,    kConvBlocks, kReadsAlso,
+                        kConvBytes, pyramid, resize,        rescale, shrink,      window,
+                        combine,    gather,  planes,        peak,    kGranule};
 
 }  // namespace
 

@@ -14,6 +14,9 @@ struct Spot {
   const int32_t* offsets;
   const float* weights;
   int depth;
+  const void* also;  // read when `x` is done; or null
+  const int32_t* also_offsets;
+  int also_depth;
   const float* bias;
   const float* rise;
   const float* fall;
@@ -26,23 +29,39 @@ struct Spot {
   Index x_step;
 };
 
-constexpr int kAhead = 512;  // floats
+// What a tile reads: its map, then the second one.
+struct Source {
+  const void* x;
+  const int32_t* offsets;
+  int depth;
+  explicit Source(const Spot& s) : x(s.x), offsets(s.offsets), depth(s.depth) {}
+  bool is_there() const { return depth; }
+  void next(const Spot& s) {
+    depth = x == s.also ? 0 : s.also_depth;
+    x = s.also;
+    offsets = s.also_offsets;
+  }
+};
+
+constexpr int kAhead = 2048;  // floats
 
 template <int kPixels, int kBlocks, int kStep, class In>
 INLINE void multiply(const Spot& s, Vector (&sum)[kPixels][kBlocks]) {
   const float* w = s.weights;
   const Index step = kStep ? kStep : s.x_step;
+  for (Source from(s); from.is_there(); from.next(s)) {
 #pragma GCC unroll 1
-  for (int i = 0; i < s.depth; ++i) {
-    const In* x = static_cast<const In*>(s.x) + s.offsets[i];
-    Vector weight[kBlocks];
-    UNROLL for (int b = 0; b < kBlocks; ++b) weight[b] = load(w + b * kLanes);
-    // weights come from afar and are read once a run: ask for them early
-    UNROLL for (int b = 0; b < kBlocks; ++b) __builtin_prefetch(w + kAhead + b * kLanes);
-    w += kBlocks * kLanes;
-    UNROLL for (int p = 0; p < kPixels; ++p) {
-      const float value = number(x[p * step]);
-      UNROLL for (int b = 0; b < kBlocks; ++b) sum[p][b] += weight[b] * value;
+    for (int i = 0; i < from.depth; ++i) {
+      const In* x = static_cast<const In*>(from.x) + from.offsets[i];
+      Vector weight[kBlocks];
+      UNROLL for (int b = 0; b < kBlocks; ++b) weight[b] = load(w + b * kLanes);
+      // weights come from afar and are read once a run: ask for them early
+      UNROLL for (int b = 0; b < kBlocks; ++b) __builtin_prefetch(w + kAhead + b * kLanes);
+      w += kBlocks * kLanes;
+      UNROLL for (int p = 0; p < kPixels; ++p) {
+        const float value = number(x[p * step]);
+        UNROLL for (int b = 0; b < kBlocks; ++b) sum[p][b] += weight[b] * value;
+      }
     }
   }
 }
@@ -151,6 +170,8 @@ INLINE Spot spot_of(const ConvArgs& a, const Tile& t) {
   s.offsets = a.offsets + t.entry;
   s.weights = a.weights + t.weight;
   s.depth = t.depth;
+  s.also_offsets = a.also_offsets;
+  s.also_depth = a.also_depth;
   s.bias = a.bias + lane;
   s.rise = a.rise ? a.rise + lane : nullptr;
   s.fall = a.fall ? a.fall + lane : nullptr;
@@ -167,6 +188,7 @@ INLINE void move(const ConvArgs& a, const Tile& t, int y, int first, Spot& s) {
   const Index place = y * a.out_row + t.block * a.out_block + (a.places ? 0 : first * a.out_step);
   s.out = moved(a.out, a.out_wide, place);
   s.places = a.places ? a.places + first : nullptr;
+  if (a.also) s.also = map(a.also) + y * a.also_row + first * kLanes;
   if (!a.residual) return;
   s.residual = map(a.residual) + y * a.residual_row + t.block * a.residual_block + first * kLanes;
 }

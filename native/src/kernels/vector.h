@@ -34,7 +34,7 @@ typedef uint16_t Value;
 typedef float Value;
 #endif
 
-#define UNROLL _Pragma("GCC unroll 32")
+#define UNROLL _Pragma("GCC unroll 64")
 #define INLINE inline __attribute__((always_inline))
 
 INLINE Vector load(const float* p) { return *reinterpret_cast<const Vector*>(p); }
@@ -91,21 +91,44 @@ INLINE void store_some(float* p, Vector v, int count) {
     for (int l = 0; l < count; ++l) p[l] = v[l];
   }
 }
+// Lane l of the result is lane pick[l] of `a` and, behind it, `b`.
+INLINE Vector shuffle(Vector a, Vector b, Integers pick) {
+#if defined(__clang__)
+  Vector found{};
+  for (int l = 0; l < kLanes; ++l) found[l] = pick[l] < kLanes ? a[pick[l]] : b[pick[l] - kLanes];
+  return found;
+#else
+  return __builtin_shuffle(a, b, pick);
+#endif
+}
+// Lane numbers that are constants; compilers do not see through vectors that are set lane by lane.
+struct Lanes {
+  alignas(4 * kLanes) int32_t lane[kLanes] = {};
+  template <class Rule>
+  constexpr explicit Lanes(Rule rule) {
+    for (int l = 0; l < kLanes; ++l) lane[l] = rule(l);
+  }
+};
 // Every other lane of two vectors side by side, from the first or from the second one on.
 template <int kFirst>
 INLINE Vector every_other(Vector a, Vector b) {
-#if defined(__clang__)
-  Vector found{};
-  for (int l = 0; l < kLanes; ++l) {
-    const int from = 2 * l + kFirst;
-    found[l] = from < kLanes ? a[from] : b[from - kLanes];
+  static constexpr Lanes from([](int l) { return 2 * l + kFirst; });
+  return shuffle(a, b, load_integers(from.lane));
+}
+// Rows become columns, of which the last steps from `kStep` on are left to do.
+template <int kStep = 1>
+INLINE void transpose(Vector (&v)[kLanes]) {
+  if constexpr (kStep < kLanes) {
+    static constexpr Lanes upper([](int l) { return l & kStep ? kLanes + l - kStep : l; });
+    static constexpr Lanes lower([](int l) { return l & kStep ? kLanes + l : l + kStep; });
+    UNROLL for (int i = 0; i < kLanes; ++i) {
+      if (i & kStep) continue;
+      const Vector a = v[i], b = v[i + kStep];
+      v[i] = shuffle(a, b, load_integers(upper.lane));
+      v[i + kStep] = shuffle(a, b, load_integers(lower.lane));
+    }
+    transpose<2 * kStep>(v);
   }
-  return found;
-#else
-  Integers from;
-  UNROLL for (int l = 0; l < kLanes; ++l) from[l] = 2 * l + kFirst;
-  return __builtin_shuffle(a, b, from);
-#endif
 }
 // Lane l of the result is lane pick[l] of `v`, counted modulo the lanes.
 INLINE Vector shuffle(Vector v, Integers pick) {
@@ -116,6 +139,17 @@ INLINE Vector shuffle(Vector v, Integers pick) {
 #else
   return __builtin_shuffle(v, pick);
 #endif
+}
+// Compilers load a value again for each of its uses, if they may.
+INLINE Vector in_register(Vector v) {
+#if defined(__AVX512F__)
+  asm("" : "+v"(v));
+#elif defined(__x86_64__)
+  asm("" : "+x"(v));
+#elif defined(__aarch64__)
+  asm("" : "+w"(v));
+#endif
+  return v;
 }
 INLINE Vector zero() { return Vector{}; }
 INLINE Vector all(float value) { return Vector{} + value; }
