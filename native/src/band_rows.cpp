@@ -12,7 +12,7 @@ namespace {
 using Kind = Step::Kind;
 
 constexpr Index kNear = 24 << 10;  // floats of a band: they stay in the nearest caches
-constexpr Index kFar = 256 << 10;  // of one that keeps rows of the band before: in the second
+constexpr Index kFar = 512 << 10;  // of one that keeps rows of the band before: in the second
 constexpr int kFewest = 2;         // rows of a band that needs some of the band before
 constexpr int kRoom = 2;           // times what a band keeps, since rows move once it is used up
 

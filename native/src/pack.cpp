@@ -35,7 +35,7 @@ void pack_pyramid(const Step& step, const Place& in, const Place& out, int lanes
     const auto side = static_cast<int>(branch.weight->shape[2]);
     packed.taps.push_back(sources * side * side);
     total += packed.taps.back();
-    const bool plain = sources == 1 && side == 3 && branch.dilation <= kMostDilation;
+    const bool plain = side == 3 && branch.dilation <= kMostDilation;
     packed.dilations.push_back(plain ? branch.dilation : 0);
     for (int source = 0; source < sources; ++source) {
       for (int tap = 0; tap < side * side; ++tap) {

@@ -81,7 +81,7 @@ struct PyramidArgs : MapArgs {
   Index x_step;
   int branches;
   const int32_t* taps;       // of each branch
-  const int32_t* dilations;  // of each branch of one 3x3 window, up to kMostDilation; else 0
+  const int32_t* dilations;  // of each branch of 3x3 windows, up to kMostDilation; else 0
   const int32_t* offsets;    // [branch][tap]
   const float* weights;      // [block][branch][tap][lanes]
   const float* bias;         // [block][branch][lanes], as are the slopes and

@@ -49,12 +49,15 @@ void planes(const PlanesArgs& a) {
       const Index place = static_cast<Index>(y) * a.width + x;
       const Vector right = load_unaligned(a.column_weights + x), left = 1.0f - right;
       const Integers pick = load_integers(a.picks + x);
+      const bool within = a.picks[x + kLanes - 1] + 1 < kLanes;  // one vector holds them all
       Vector best = Vector{} - __builtin_inff();
       Integers found{}, label{};
       for (int c = 0; c < a.classes; ++c, label += 1) {
         const float* from = a.scratch + a.lanes[c] * kPlane + (*firsts - start);
-        const Vector value = shuffle(load_unaligned(from), pick) * left +
-                             shuffle(load_unaligned(from + 1), pick) * right;
+        const Vector near = load_unaligned(from);
+        const Vector next =
+            within ? shuffle(near, pick + 1) : shuffle(load_unaligned(from + 1), pick);
+        const Vector value = shuffle(near, pick) * left + next * right;
         if (a.planes) store_some(a.planes + c * a.plane + place, value, count);
         const Integers larger = value > best;
         best = larger ? value : best;

@@ -67,7 +67,9 @@ void pyramid_part(const PyramidArgs& a, const void* start, void* out, int block,
     bool added = false;
     if constexpr (sizeof(In) == sizeof(float) && kPixels >= kNarrow) {
       added = a.dilations[b] > 0;
-      if (added) add_window<kStride, 1>(a.dilations[b], x, offset, w, sum);
+      for (int i = 0; added && i < a.taps[b]; i += 9) {
+        add_window<kStride, 1>(a.dilations[b], x, offset + i, w + i * kLanes, sum);
+      }
     }
     for (int i = 0; !added && i < a.taps[b]; ++i) {
       const Vector weight = load(w + i * kLanes);
