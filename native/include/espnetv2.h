@@ -42,8 +42,8 @@ ESPNETV2_API const char* espnetv2_version(void);
  * environment variable ESPNETV2_NATIVE_ISA chooses another one. NULL if it names none of here. */
 ESPNETV2_API const char* espnetv2_instruction_set(void);
 
-/* What a model's kernels are compiled for: one of the above, or "amx", which models of bfloat16
- * use where the processor has it. */
+/* What a model's kernels are compiled for: one of the above; "amx", which models of bfloat16 and
+ * int8 use where the processor has it; or, for int8, "vnni_bf16" or "vnni". */
 ESPNETV2_API const char* espnetv2_instruction_set_of(const espnetv2_model* model);
 
 /* ---- models ------------------------------------------------------------------------------ */

@@ -59,6 +59,9 @@ std::vector<const Kernels*> usable_kernels(Precision precision) {
     found.push_back(amx_kernels());
   }
   if (half && has_avx512_bf16()) found.push_back(avx512_half_kernels());
+  if (bytes && has_avx512_vnni() && has_avx512_bf16()) {
+    found.push_back(avx512_bytes_half_kernels());
+  }
   if (bytes && has_avx512_vnni()) found.push_back(avx512_bytes_kernels());
   if (!half && has_avx512()) found.push_back(avx512_kernels());
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {

@@ -196,6 +196,7 @@ const Kernels* avx512_kernels();
 const Kernels* neon_kernels();
 
 const Kernels* avx512_bytes_kernels();
+const Kernels* avx512_bytes_half_kernels();  // whose maps are bfloat16
 
 // Those whose maps are bfloat16.
 const Kernels* plain_half_kernels();

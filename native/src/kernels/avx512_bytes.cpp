@@ -7,13 +7,7 @@
 namespace espnetv2 {
 
 const Kernels* avx512_bytes_kernels() {
-  static const Kernels table = [] {
-    Kernels own = *avx512_kernels();
-    own.name = "vnni";
-    own.conv_bytes = conv_bytes;
-    own.granule = static_cast<int>(kGranule);
-    return own;
-  }();
+  static const Kernels table = with_bytes(*avx512_kernels(), "vnni");
   return &table;
 }
 

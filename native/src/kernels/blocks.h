@@ -20,9 +20,9 @@ struct alignas(64) TileShapes {
 };
 
 // The sums of up to 32 pixels, `step` inputs apart, and one or two output blocks: of bfloat16, or
-// of bytes, whose sums are integers.
+// of bytes, whose sums are integers. Offsets are times `spread`.
 template <int kTiles, int kBlocks, class Input, class Sum>
-INLINE void multiply_tiles(const Spot& s, const Input* x, Index step,
+INLINE void multiply_tiles(const Spot& s, const Input* x, Index step, Index spread,
                            Sum (&sums)[kTiles][kBlocks][kPixelsOfTile][kLanes]) {
   constexpr bool kBytes = sizeof(Input) == 1;
   constexpr Index kWeights = 1024 / (kBytes ? 1 : 2);  // bytes of a tile, that bfloat16s half fill
@@ -34,7 +34,7 @@ INLINE void multiply_tiles(const Spot& s, const Input* x, Index step,
   if (kTiles > 1 && kBlocks > 1) _tile_zero(3);
 #pragma GCC unroll 1
   for (int i = 0; i < s.depth; ++i, w += kBlocks * kWeights) {
-    const Input* from = x + s.offsets[i];
+    const Input* from = x + s.offsets[i] * spread;
     _tile_loadd(4, from, stride);
     _tile_loadd(6, w, 64);
     if (kBlocks > 1) _tile_loadd(7, w + kWeights, 64);
@@ -62,7 +62,7 @@ INLINE void multiply_tiles(const Spot& s, const Input* x, Index step,
 template <int kTiles, int kBlocks>
 void block_tile(const Spot& s, int pixels) {
   alignas(64) float sums[kTiles][kBlocks][kPixelsOfTile][kLanes];
-  multiply_tiles(s, map(s.x), s.x_step, sums);
+  multiply_tiles(s, map(s.x), s.x_step, 1, sums);
   for (int b = 0; b < kBlocks; ++b) {
     const Vector bias = load(s.bias + b * kLanes);
     Vector own[kTiles * kPixelsOfTile];

@@ -1,6 +1,6 @@
 // The tile where the processor multiplies bytes: 1x1 convolutions whose weights the file holds in 8
-// bits. Their input is rounded to bytes row by row, a pixel's channels side by side, and multiplied
-// by quads of neighbouring channels (VNNI) or by blocks of 64 (AMX).
+// bits. Their input is rounded to bytes row by row, [granule of channels][pixel][channel], and
+// multiplied by quads of neighbouring channels (VNNI) or by granules of 64 (AMX).
 #pragma once
 #include <immintrin.h>
 
@@ -8,6 +8,12 @@
 
 namespace espnetv2 {
 namespace {
+
+#if defined(AMX)
+constexpr Index kGranule = 64;  // input channels of one multiplication
+#else
+constexpr Index kGranule = 16;
+#endif
 
 // How many rows are rounded at a time: their bytes should stay in the nearest caches.
 INLINE int rows_together(const ConvArgs& a) {
@@ -21,8 +27,9 @@ void round_rows(const ConvArgs& a, int row, int row_end) {
   for (int y = row; y < row_end; ++y, line += a.width * a.bytes_step) {
     for (int source = 0; source < a.sources; ++source) {
       const Value* x = map(a.x) + y * a.x_row + a.offsets[source];
-      uint8_t* to = line + source * kLanes;
-      for (int p = 0; p < a.width; ++p, x += a.x_step, to += a.bytes_step) {
+      const Index channel = static_cast<Index>(source) * kLanes, own = channel % kGranule;
+      uint8_t* to = line + (channel - own) * a.width + own;
+      for (int p = 0; p < a.width; ++p, x += a.x_step, to += kGranule) {
         const __m512 value = _mm512_fmadd_ps((__m512)load(x), inverse, zero);
         // what is no number becomes the least one
         const __m512i rounded = _mm512_cvtps_epi32(_mm512_max_ps(value, _mm512_setzero_ps()));
@@ -39,19 +46,17 @@ INLINE Vector scaled(const Spot& s, const float* factor, int block, __m512i sum)
 
 #if defined(AMX)
 
-constexpr Index kGranule = 64;  // input channels of one multiplication
-
 struct alignas(64) ByteShapes {
   uint8_t palette = 1, start_row = 0, reserved[14] = {};
   uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
   uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 
-// As `block_tile`.
+// As `block_tile`; granules lie `width` pixels apart.
 template <int kTiles, int kBlocks>
-void byte_tile(const Spot& s, const float* factor, const uint8_t* x, Index step, int pixels) {
+void byte_tile(const Spot& s, const float* factor, const uint8_t* x, Index width, int pixels) {
   alignas(64) int32_t sums[kTiles][kBlocks][kPixelsOfTile][kLanes];
-  multiply_tiles(s, x, step, sums);
+  multiply_tiles(s, x, kGranule, width, sums);
   for (int b = 0; b < kBlocks; ++b) {
     Vector own[kTiles * kPixelsOfTile];
     for (int p = 0; p < pixels; ++p) {
@@ -65,10 +70,10 @@ void byte_tile(const Spot& s, const float* factor, const uint8_t* x, Index step,
 constexpr int kHalfPixels = kPixelsOfTile, kMostPixels = 2 * kPixelsOfTile;
 
 template <int kBlocks>
-INLINE void byte_tiles(const Spot& s, const float* factor, const uint8_t* x, Index step,
+INLINE void byte_tiles(const Spot& s, const float* factor, const uint8_t* x, Index width,
                        int pixels) {
-  if (pixels > kHalfPixels) return byte_tile<2, kBlocks>(s, factor, x, step, pixels);
-  byte_tile<1, kBlocks>(s, factor, x, step, pixels);
+  if (pixels > kHalfPixels) return byte_tile<2, kBlocks>(s, factor, x, width, pixels);
+  byte_tile<1, kBlocks>(s, factor, x, width, pixels);
 }
 
 INLINE void begin_bytes() {
@@ -79,19 +84,18 @@ INLINE void end_bytes() { _tile_release(); }
 
 #else
 
-constexpr Index kGranule = 16;
-
-// Pixels beyond the width are multiplied like the others, and not stored.
+// Pixels beyond the width are multiplied like the others, and not stored. Granules lie `width`
+// pixels apart.
 template <int kPixels, int kBlocks>
-void byte_tile(const Spot& s, const float* factor, const uint8_t* x, Index step, int pixels) {
+void byte_tile(const Spot& s, const float* factor, const uint8_t* x, Index width, int pixels) {
   const auto* w = reinterpret_cast<const uint8_t*>(s.weights);
-  __m512i sum[kPixels][kBlocks];
+  Integers sum[kPixels][kBlocks];
   UNROLL for (int p = 0; p < kPixels; ++p) {
-    UNROLL for (int b = 0; b < kBlocks; ++b) sum[p][b] = _mm512_setzero_si512();
+    UNROLL for (int b = 0; b < kBlocks; ++b) sum[p][b] = Integers{};
   }
 #pragma GCC unroll 1
   for (int i = 0; i < s.depth; ++i, w += kBlocks * kGranule * kLanes) {
-    const uint8_t* from = x + s.offsets[i];
+    const uint8_t* from = x + s.offsets[i] * width;
 #pragma GCC unroll 1
     for (int quad = 0; quad < kGranule / 4; ++quad) {
       __m512i weight[kBlocks];
@@ -100,17 +104,17 @@ void byte_tile(const Spot& s, const float* factor, const uint8_t* x, Index step,
       }
       UNROLL for (int p = 0; p < kPixels; ++p) {
         int32_t four;
-        memcpy(&four, from + p * step + 4 * quad, sizeof four);
+        memcpy(&four, from + p * kGranule + 4 * quad, sizeof four);
         const __m512i values = _mm512_set1_epi32(four);
         UNROLL for (int b = 0; b < kBlocks; ++b) {
-          sum[p][b] = _mm512_dpbusd_epi32(sum[p][b], values, weight[b]);
+          sum[p][b] = (Integers)_mm512_dpbusd_epi32((__m512i)sum[p][b], values, weight[b]);
         }
       }
     }
   }
-  for (int b = 0; b < kBlocks; ++b) {
+  UNROLL for (int b = 0; b < kBlocks; ++b) {
     Vector own[kPixels];
-    UNROLL for (int p = 0; p < kPixels; ++p) own[p] = scaled(s, factor, b, sum[p][b]);
+    UNROLL for (int p = 0; p < kPixels; ++p) own[p] = scaled(s, factor, b, (__m512i)sum[p][b]);
     finish_block(s, b, own, pixels);
   }
 }
@@ -118,10 +122,10 @@ void byte_tile(const Spot& s, const float* factor, const uint8_t* x, Index step,
 constexpr int kHalfPixels = 7, kMostPixels = 14;
 
 template <int kBlocks>
-INLINE void byte_tiles(const Spot& s, const float* factor, const uint8_t* x, Index step,
+INLINE void byte_tiles(const Spot& s, const float* factor, const uint8_t* x, Index width,
                        int pixels) {
-  if (pixels > kHalfPixels) return byte_tile<kMostPixels, kBlocks>(s, factor, x, step, pixels);
-  byte_tile<kHalfPixels, kBlocks>(s, factor, x, step, pixels);
+  if (pixels > kHalfPixels) return byte_tile<kMostPixels, kBlocks>(s, factor, x, width, pixels);
+  byte_tile<kHalfPixels, kBlocks>(s, factor, x, width, pixels);
 }
 
 INLINE void begin_bytes() {}
@@ -145,14 +149,22 @@ void conv_bytes(const ConvArgs& a) {
         for (int first = 0; first < a.width; first += kMostPixels) {
           const int left = a.width - first, pixels = left < kMostPixels ? left : kMostPixels;
           move(a, t, y, first, s);
-          const uint8_t* x = line + first * a.bytes_step;
-          t.blocks == 2 ? byte_tiles<2>(s, factor, x, a.bytes_step, pixels)
-                        : byte_tiles<1>(s, factor, x, a.bytes_step, pixels);
+          const uint8_t* x = line + first * kGranule;
+          t.blocks == 2 ? byte_tiles<2>(s, factor, x, a.width, pixels)
+                        : byte_tiles<1>(s, factor, x, a.width, pixels);
         }
       }
     }
   }
   end_bytes();
+}
+
+// Kernels of maps of the same values, with this one.
+INLINE Kernels with_bytes(Kernels own, const char* name) {
+  own.name = name;
+  own.conv_bytes = conv_bytes;
+  own.granule = static_cast<int>(kGranule);
+  return own;
 }
 
 }  // namespace
