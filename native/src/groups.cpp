@@ -214,7 +214,7 @@ class Grouper {
     for (const Operation::Read& read : operation.reads) {
       if (!read.around || !made_.count(read.storage)) continue;
       const Storage& s = plan_.storages[at(read.storage)];
-      const bool worthwhile = read.storage == kImage || s.image / threads_ >= kLarge;
+      const bool worthwhile = s.lanes == 1 || s.image / threads_ >= kLarge;
       if (s.flat || !worthwhile) return 0;
       around = true;
     }
