@@ -34,6 +34,7 @@ Model::Model(ModelFile file) : file_(std::move(file)), kernels_(&kernels_for(fil
   network_.lanes = kernels_->lanes;
   network_.value = kernels_->bytes;
   network_.places = place_channels(network_.program, network_.lanes);
+  defer_gated(network_.program);
   network_.weights = Weights(file_.floats() + file_.floats() / 2);
   for (const Step& step : network_.program.steps) {
     network_.packed.push_back(

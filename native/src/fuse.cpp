@@ -1,6 +1,7 @@
 #include "fuse.h"
 
 #include <algorithm>
+#include <map>
 #include <set>
 
 #include "shapes.h"
@@ -17,12 +18,12 @@ bool same_size(const Size& size, Name like) {
   return size.like == like && size.numerator == size.denominator && size.least <= 1;
 }
 
-// Of each tensor.
-std::vector<int> readers(const Program& program) {
+// Of each tensor; those that only want its lanes count where channels have no places yet.
+std::vector<int> readers(const Program& program, bool of_lanes = true) {
   std::vector<int> count(program.tensors.size(), 0);
   for (const Step& step : program.steps) {
     for (const Name name : reads(step)) ++count[static_cast<size_t>(name)];
-    for (const Name name : {step.size.like, step.lanes_of}) {
+    for (const Name name : {step.size.like, of_lanes ? step.lanes_of : kNone}) {
       if (name != kNone) ++count[static_cast<size_t>(name)];
     }
   }
@@ -141,6 +142,28 @@ void fuse_shortcuts(Program& program) {
       steps.erase(added);
     }
     steps.push_back(std::move(step));
+  }
+  program.steps = std::move(steps);
+}
+
+void defer_gated(Program& program) {
+  const std::vector<int> count = readers(program, false);
+  std::vector<Name> gated_by(program.tensors.size(), kNone);  // the result that waits for a map
+  for (auto step = program.steps.rbegin(); step != program.steps.rend(); ++step) {
+    const bool gates = step->kind == Kind::combine && step->gate != kNone;
+    const Name waits = gates ? step->out : gated_by[static_cast<size_t>(step->out)];
+    if (waits == kNone) continue;
+    for (const Name name : gates ? step->inputs : reads(*step)) {
+      if (count[static_cast<size_t>(name)] == 1) gated_by[static_cast<size_t>(name)] = waits;
+    }
+  }
+  std::map<Name, std::vector<Step>> deferred;
+  std::vector<Step> steps;
+  for (Step& step : program.steps) {
+    const Name waits = gated_by[static_cast<size_t>(step.out)];
+    std::vector<Step>& to = waits == kNone ? steps : deferred[waits];
+    for (Step& before : deferred[step.out]) to.push_back(std::move(before));
+    to.push_back(std::move(step));
   }
   program.steps = std::move(steps);
 }

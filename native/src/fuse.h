@@ -12,4 +12,9 @@ void fuse_rescaling(Program& program);
 // image's shortcut is: its inputs become inputs of every group of that one.
 void fuse_shortcuts(Program& program);
 
+// What a gate waits for ends a group, since it needs a whole map. So the steps that make what it
+// gates, and nothing else, come behind it: they join the group that goes on from there. Once all
+// channels have their places, since some take their lanes from what comes later now.
+void defer_gated(Program& program);
+
 }  // namespace espnetv2
