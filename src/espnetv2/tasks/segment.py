@@ -69,7 +69,11 @@ def argmax(logits: Tensor) -> np.ndarray:
 
     Shape: (classes, h, w) -> uint8 (h, w)
     """
-    return np.asarray(logits.argmax(0).cpu().numpy().astype(np.uint8))
+    if logits.is_cpu:  # numpy goes over the first axis three times as fast as torch
+        found = logits.detach().float().numpy().argmax(0)
+    else:
+        found = logits.argmax(0).cpu().numpy()
+    return np.asarray(found.astype(np.uint8))
 
 
 def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
