@@ -19,7 +19,7 @@ class Model:
     def channels(self) -> int: ...
     @property
     def instruction_set(self) -> str:
-        """That its kernels are compiled for: "avx512", "avx2", "neon", "plain", "amx", "vnni" or "vnni_bf16"."""
+        """That its kernels are compiled for: see `espnetv2_instruction_set_of` in `espnetv2.h`."""
 
     @property
     def size(self) -> tuple[int, int]:
