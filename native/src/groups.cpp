@@ -141,8 +141,10 @@ class Grouper {
     const bool flat = storage(step.out).flat;
     if (step.kind == Kind::conv) {
       const Storage& in = storage(step.inputs[0]);
-      operation.merged = in.flat && step.stride == 1 && reach(step) == 0 &&
-                         (step.also == kNone || storage(step.also).flat);
+      operation.merged = in.flat && step.stride == 1 && reach(step) == 0;
+      for (const Name name : {step.residual, step.also}) {  // their pixels must be one row as well
+        operation.merged &= name == kNone || storage(name).flat;
+      }
       if (operation.merged || flat) {
         operation.split = Operation::Split::parts;
         operation.parts = static_cast<int>(operation.packed->at(0).tiles.size());
