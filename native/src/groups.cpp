@@ -215,6 +215,7 @@ class Grouper {
     bool around = false;
     for (const Operation::Read& read : operation.reads) {
       if (!read.around || !made_.count(read.storage)) continue;
+      if (operation.step && read.storage == storage_name(operation.out)) return 0;
       const Storage& s = plan_.storages[at(read.storage)];
       const bool worthwhile = s.lanes == 1 || s.image / threads_ >= kLarge;
       if (s.flat || !worthwhile) return 0;
