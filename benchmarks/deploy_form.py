@@ -113,11 +113,17 @@ def build(runtime: str, name: str, export: Export, image: torch.Tensor, threads:
 
 
 def measure(sides: dict[str, Side], *, rounds: int, clock: str) -> dict[str, dict[str, float]]:
-    """Milliseconds of every side; the order turns around every other round."""
+    """Milliseconds of every side.
+
+    Each round begins one side later: turned around instead, the first and the last side would
+    follow themselves, and find their weights in the caches.
+    """
     now = CLOCKS[clock]
     times: dict[str, list[float]] = {name: [] for name in sides}
+    names = list(sides)
     for number in range(rounds):
-        for name in list(sides) if number % 2 == 0 else list(sides)[::-1]:
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
             call = sides[name].call
             call()  # brings its weights back into the caches
             start = now()
