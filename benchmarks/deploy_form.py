@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from espnetv2.deploy.quiet import quiet
 from espnetv2.deploy.targets import ENGINES, TARGETS, converter, engine_kind
 from espnetv2.deploy.to_onnx import OPSET
 from espnetv2.profiling.benchmark import machine, network_of
+from espnetv2.profiling.latency import orders
 
 MODEL = "espnetv2_s2_0"
 RIVALS = ("mobilenet_v2_x1_0", "shufflenet_v2_x1_5")
@@ -113,17 +115,11 @@ def build(runtime: str, name: str, export: Export, image: torch.Tensor, threads:
 
 
 def measure(sides: dict[str, Side], *, rounds: int, clock: str) -> dict[str, dict[str, float]]:
-    """Milliseconds of every side.
-
-    Each round begins one side later: turned around instead, the first and the last side would
-    follow themselves, and find their weights in the caches.
-    """
+    """Milliseconds of every side, in the order of `espnetv2.profiling.latency.orders`."""
     now = CLOCKS[clock]
     times: dict[str, list[float]] = {name: [] for name in sides}
-    names = list(sides)
-    for number in range(rounds):
-        first = number % len(names)
-        for name in names[first:] + names[:first]:
+    for order in islice(orders(list(sides)), rounds):
+        for name in order:
             call = sides[name].call
             call()  # brings its weights back into the caches
             start = now()

@@ -6,13 +6,14 @@ import subprocess
 import sys
 import time
 from functools import partial
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from espnetv2.errors import UserError
-from espnetv2.profiling.latency import Worker, begin_memory, take_turns
+from espnetv2.profiling.latency import Worker, begin_memory, orders, take_turns
 
 
 class Sleeper:
@@ -53,6 +54,16 @@ def test_times_and_memory_are_each_processs_own():
     assert fast.calls > slow.calls  # a turn is about as long for all
     assert slow.peak_memory_bytes > 60e6
     assert fast.peak_memory_bytes < 30e6
+
+
+def test_nobody_follows_himself_or_always_the_same():
+    for count in (2, 3, 5):
+        rounds = list(islice(orders(range(count)), 300))
+        assert all(sorted(order) == list(range(count)) for order in rounds)
+        calls = [side for order in rounds for side in order]
+        assert all(before != after for before, after in pairwise(calls))
+        assert len(set(pairwise(calls))) == count * (count - 1)
+        assert rounds == list(islice(orders(range(count)), 300))
 
 
 @pytest.mark.parametrize(

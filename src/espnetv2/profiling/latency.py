@@ -6,6 +6,7 @@ import ctypes
 import gc
 import multiprocessing
 import os
+import random
 import resource
 import signal
 import statistics
@@ -17,12 +18,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from espnetv2.errors import UserError
 
 BURST_SECONDS = 0.02
 """A turn lasts about this long: short ones are noise, long ones let the machine change between."""
+
+T = TypeVar("T")
 
 Open = Callable[[], Callable[[], Any]]
 """What a process does first; gives the call to be timed. It must be picklable."""
@@ -138,17 +141,33 @@ class Worker:
 
 
 def take_turns(workers: Sequence[Worker], *, seconds: float, rounds: int = 10) -> None:
-    """Let the workers run in turn for a time and at least some rounds.
-
-    Each round begins one worker later, so that none follows itself and finds the caches warm.
-    """
+    """Let the workers run in turn for a time and at least some rounds."""
     end = time.perf_counter() + seconds
-    count = 0
-    while count < rounds or time.perf_counter() < end:
-        first = count % len(workers)
-        for worker in (*workers[first:], *workers[:first]):
+    for count, order in enumerate(orders(workers)):
+        if count >= rounds and time.perf_counter() >= end:
+            return
+        for worker in order:
             worker.turn()
-        count += 1
+
+
+def orders(sides: Sequence[T]) -> Iterator[list[T]]:
+    """An order for each round, without end.
+
+    Any fixed order favours somebody: who follows himself finds his weights in the caches, and who
+    always follows the same engine meets its threads, which wait awake. So each round is shuffled
+    (the same way in every run), and nobody follows himself.
+
+    Args:
+        sides: That take turns.
+    """
+    chance = random.Random(0)
+    last: T | None = None
+    while True:
+        order = chance.sample(sides, len(sides))
+        if len(order) > 1 and order[0] is last:
+            order.append(order.pop(0))
+        last = order[-1]
+        yield order
 
 
 def _serve(pipe: Connection, open_engine: Open, threads: int) -> None:
