@@ -125,7 +125,7 @@ void run_groups(const Model& model, const Plan& plan, Threads& threads, int thre
   for (size_t i = 0; i < plan.groups.size(); ++i) {
     const auto start = milliseconds ? Clock::now() : Clock::time_point();
     worker.run(plan.groups[i], threads.count());
-    threads.meet();
+    threads.meet(thread);
     if (milliseconds && thread == 0) {
       milliseconds[i] = std::chrono::duration<double, std::milli>(Clock::now() - start).count();
     }

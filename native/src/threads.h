@@ -22,15 +22,16 @@ class Threads {
   // Runs work(0) to work(count - 1) at once and returns when all are done.
   void run(const std::function<void(int)>& work);
 
-  // Inside `run`: returns when all threads have come here.
-  void meet();
+  // Inside `run`: returns when all threads have come here; `index` is the caller's.
+  void meet(int index);
 
  private:
   void serve(int index);
   void end();
   template <class Holds>
-  void wait(const Holds& holds);
+  void wait(int index, int offers, const Holds& holds);
   void wake();
+  void spread(int index);
 
   const int count_;
   const std::function<void(int)>* work_ = nullptr;
@@ -42,6 +43,7 @@ class Threads {
   std::atomic<int> sleepers_{0};
   std::mutex mutex_;
   std::condition_variable bell_;
+  std::vector<std::atomic<int>> cores_;  // where each thread last woke or began
   std::vector<std::thread> threads_;
 };
 
