@@ -41,6 +41,7 @@ MODEL = "espnetv2_s2_0"
 RIVALS = ("mobilenet_v2_x1_0", "shufflenet_v2_x1_5")
 RUNTIMES = ("onnxruntime", "openvino")
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "thread": time.thread_time}
+SETTLED = 0.01  # seconds; other engines' threads wait awake for a while
 Export = Callable[[str, nn.Module, torch.Tensor, Path], tuple[str, ...]]
 
 
@@ -121,7 +122,9 @@ def measure(sides: dict[str, Side], *, rounds: int, clock: str) -> dict[str, dic
     for order in islice(orders(list(sides)), rounds):
         for name in order:
             call = sides[name].call
-            call()  # brings its weights back into the caches
+            time.sleep(SETTLED)
+            for _ in range(2):  # wakes its threads, brings its weights back into the caches
+                call()
             start = now()
             call()
             times[name].append(1000 * (now() - start))

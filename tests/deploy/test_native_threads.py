@@ -19,7 +19,7 @@ TASKS = Path("/proc/self/task")
 
 def core(task):
     """That ran a thread last."""
-    return int((TASKS / task / "stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[36])
+    return int((task / "stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[36])
 
 
 @pytest.mark.skipif(not TASKS.exists(), reason="only Linux says where threads run")
@@ -28,14 +28,14 @@ def test_woken_threads_leave_the_caller_its_core():
     """An idle machine wakes the second thread beside the first; they then wait for each other."""
     network = network_of("espnetv2_s0_5").network
     model = native.Model.of(content_of(fold(network), precision="fp32", notes={}))
-    before = set(os.listdir(TASKS))
+    before = set(TASKS.iterdir())
     context = model.open(1, 224, 224, 2)
-    (helper,) = set(os.listdir(TASKS)) - before
+    (helper,) = set(TASKS.iterdir()) - before
     image = np.ones((1, 3, 224, 224), np.float32)
     together = 0
     for _ in range(30):
         time.sleep(0.03)
         for _ in range(3):
             context.run(image)
-        together += core(str(os.getpid())) == core(helper)
+        together += core(TASKS / str(os.getpid())) == core(helper)
     assert together <= 10  # of 30; without the move 21 to 26
