@@ -16,6 +16,7 @@ namespace {
 constexpr Index kLargest = Index{1} << 31;
 constexpr int kFlatWidth = 14;  // maps narrower than a tile are flat
 constexpr int kFlatPixels = 256;
+constexpr Index kPlaneLine = kCacheLine / 4;  // floats
 
 using Kind = Step::Kind;
 
@@ -125,14 +126,16 @@ class Planner {
       s.value = wide(static_cast<Name>(i)) ? 4 : plan_.value;
       s.flat = !planar && !looks_at_image[i] && s.border == 0 && s.width < kFlatWidth &&
                s.height * s.width <= kFlatPixels;
-      const Index columns = s.width + 2 * s.border;
+      // rows of planes begin on cache lines, since vectors go along them
+      s.left = planar && s.border > 0 ? static_cast<int>(kPlaneLine) : s.border;
+      const Index columns = s.left + s.width + s.border;
       if (s.flat) {
         s.row = columns * s.lanes;
         s.block = s.row * s.height;
         s.image = s.block * s.blocks;
       } else {
-        s.block = columns * s.lanes;
-        s.row = planar ? aligned(s.block * s.blocks) : s.block * s.blocks;
+        s.block = planar ? (columns + kPlaneLine - 1) / kPlaneLine * kPlaneLine : columns * s.lanes;
+        s.row = s.block * s.blocks;
         s.image = s.row * (s.height + 2 * s.border);
       }
       require(s.image * plan_.batch < kLargest, "the picture or the batch is too large");
@@ -152,11 +155,11 @@ class Planner {
     plan_.band = room;
     for (Storage& s : plan_.storages) {
       if (&s == &image) {
-        s.origin = s.border * s.lanes;
+        s.origin = s.left * s.lanes;
       } else if (s.local) {
         Index& end = used[at(s.first)];
         s.start = end;
-        s.origin = s.border * s.lanes;
+        s.origin = s.left * s.lanes;
         end += aligned(plan_.values_of(s.row * s.rows_room, s));
         plan_.band = std::max(plan_.band, end);
       } else if (s.first >= 0) {
@@ -191,7 +194,7 @@ class Planner {
     placed.push_back(&s);
     starts.push_back(start);
     s.start = start;
-    s.origin = s.border * (s.row + s.lanes);
+    s.origin = s.border * s.row + s.left * s.lanes;
     plan_.arena = std::max(plan_.arena, start + size);
     require(plan_.arena < kLargest, "the picture or the batch is too large");
   }

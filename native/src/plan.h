@@ -34,6 +34,7 @@ struct Range {
 struct Storage {
   int blocks = 0, lanes = 0;
   int height = 0, width = 0, border = 0;
+  int left = 0;   // pixels before the first one of a row: the border at least
   int value = 4;  // bytes
   bool flat = false;
   Index row = 0, block = 0;   // distance of neighbours, in values

@@ -278,7 +278,7 @@ class Steps {
     const Index side = static_cast<Index>(s.border) * s.lanes;
     for (int block = first; block < end; ++block) {
       const auto from = [&](int y) { return out.move(block * out.block - side + y * out.row); };
-      const Index whole = s.block;
+      const Index whole = s.width * s.lanes + 2 * side;
       if (share.row == 0 && !s.local) {
         for (int y = -s.border; y < 0; ++y) clear(from(y), whole * s.value);
       }

@@ -128,15 +128,15 @@ void pair_tile(const Spot& s) {
   finish(s, sum);
 }
 
-template <int kBlocks, class = std::make_integer_sequence<int, kTilePixels> >
-struct PairTiles;
+template <int... kBefore>
+constexpr TileFunctions pair_tiles(std::integer_sequence<int, kBefore...>) {
+  return {
+      {nullptr, pair_tile<kBefore + 1, 1>...}, {nullptr, pair_tile<kBefore + 1, 2>...}, nullptr};
+}
 
-template <int kBlocks, int... kBefore>
-struct PairTiles<kBlocks, std::integer_sequence<int, kBefore...> > {
-  static constexpr TileFunction of_width[] = {nullptr, pair_tile<kBefore + 1, kBlocks>...};
-};
+constexpr TileFunctions kPairTiles = pair_tiles(Widths());
 
-void conv_blocks(const ConvArgs& a) { conv_by(a, PairTiles<1>::of_width, PairTiles<2>::of_width); }
+void conv_blocks(const ConvArgs& a) { conv_by(a, kPairTiles); }
 
 constexpr auto kConvBlocks = conv_blocks;
 

@@ -56,13 +56,16 @@ INLINE void shrink_row(const float* middle, Index x_row, float* out, int width) 
   const auto columns = [&](int x) {
     return load_unaligned(above + x) + load_unaligned(middle + x) + load_unaligned(below + x);
   };
+  static constexpr Lanes before([](int l) { return kLanes - 1 + l; });
+  Vector last = all(above[-1] + middle[-1] + below[-1]);
   int x = 0;
-  for (; x + kLanes <= width; x += kLanes) {  // reads columns 2 x - 1 up to the last one needed
-    const Vector first = columns(2 * x - 1), second = columns(2 * x - 1 + kLanes);
-    const Vector lefts = every_other<0>(first, second), middles = every_other<1>(first, second);
-    const Vector rights = every_other<1>(columns(2 * x), columns(2 * x + kLanes));
+  for (; x + kLanes <= width; x += kLanes) {
+    const Vector first = columns(2 * x), second = columns(2 * x + kLanes);
+    const Vector middles = every_other<0>(first, second), rights = every_other<1>(first, second);
+    const Vector lefts = shuffle(last, rights, load_integers(before.lane));
     const Vector mean = (lefts + middles + rights) * (1.0f / 9.0f);
     memcpy(out + x, &mean, sizeof mean);
+    last = rights;
   }
   for (; x < width; ++x) {
     float sum = 0;

@@ -47,8 +47,7 @@ INLINE void add_window(int dilation, const float* x, const int32_t* offset, cons
     }
     return;
   }
-#pragma GCC unroll 1
-  for (int row = 0; row < 3; ++row) {
+  UNROLL for (int row = 0; row < 3; ++row) {
     add_row<kStride, kDilation>(x + offset[3 * row + 1], w + 3 * row * kLanes, sum);
   }
 }

@@ -1,5 +1,5 @@
-// The tile: up to 14 pixels times two blocks of output channels, held in registers while the
-// input channels go by. Nearly all multiply-adds of these networks happen in `multiply`.
+// The tile: up to 14 pixels times two blocks of output channels, or 28 times one, held in registers
+// while the input channels go by. Nearly all multiply-adds of these networks happen in `multiply`.
 #pragma once
 #include <utility>
 
@@ -55,8 +55,10 @@ INLINE void multiply(const Spot& s, Vector (&sum)[kPixels][kBlocks]) {
       const In* x = static_cast<const In*>(from.x) + from.offsets[i];
       Vector weight[kBlocks];
       UNROLL for (int b = 0; b < kBlocks; ++b) weight[b] = load(w + b * kLanes);
-      // weights come from afar and are read once a run: ask for them early
-      UNROLL for (int b = 0; b < kBlocks; ++b) __builtin_prefetch(w + kAhead + b * kLanes);
+      // many weights come from afar and are read once a run: ask for them early
+      if (kBlocks > 1) {
+        UNROLL for (int b = 0; b < kBlocks; ++b) __builtin_prefetch(w + kAhead + b * kLanes);
+      }
       w += kBlocks * kLanes;
       UNROLL for (int p = 0; p < kPixels; ++p) {
         const float value = number(x[p * step]);
@@ -136,32 +138,28 @@ void tile(const Spot& s) {
 
 using TileFunction = void (*)(const Spot&);
 
-// The functions for every width, so that a tile of any width is one call.
-template <int kBlocks, int kStep, class In, class = std::make_integer_sequence<int, kTilePixels>>
-struct Tiles;
+constexpr int kWidePixels = 2 * kTilePixels;
 
-template <int kBlocks, int kStep, class In, int... kBefore>
-struct Tiles<kBlocks, kStep, In, std::integer_sequence<int, kBefore...>> {
-  static constexpr TileFunction of_width[] = {nullptr, tile<kBefore + 1, kBlocks, kStep, In>...};
+// The functions for every width, so that a tile of any width is one call, and for the widest one of
+// a single block, or null.
+struct TileFunctions {
+  TileFunction single[kTilePixels + 1], twin[kTilePixels + 1], wide;
 };
+
+template <int kStep, class In, int... kBefore>
+constexpr TileFunctions tiles_of(std::integer_sequence<int, kBefore...>) {
+  return {{nullptr, tile<kBefore + 1, 1, kStep, In>...},
+          {nullptr, tile<kBefore + 1, 2, kStep, In>...},
+          tile<kWidePixels, 1, kStep, In>};
+}
+
+using Widths = std::make_integer_sequence<int, kTilePixels>;
+
+template <int kStep, class In>
+constexpr TileFunctions kTiles = tiles_of<kStep, In>(Widths());
 
 // Whether a convolution reads planes, which are floats: there neighbours lie side by side.
 INLINE bool of_planes(Index step) { return step < 4; }
-
-template <int kBlocks>
-INLINE const TileFunction* tiles_for(Index step) {
-  if (step == 2) return Tiles<kBlocks, 2, float>::of_width;  // every other pixel of the image
-#if defined(HALF)
-  if (of_planes(step)) return Tiles<kBlocks, 0, float>::of_width;
-#endif
-#if defined(AMX) || (defined(HALF) && defined(__AVX512BF16__))
-  return nullptr;  // all else goes by blocks
-#else
-  if (step == kLanes) return Tiles<kBlocks, kLanes, Value>::of_width;
-  if (step == 2 * kLanes) return Tiles<kBlocks, 2 * kLanes, Value>::of_width;
-  return Tiles<kBlocks, 0, Value>::of_width;
-#endif
-}
 
 // A tile's place in a step; `move` says at which pixel.
 INLINE Spot spot_of(const ConvArgs& a, const Tile& t) {
@@ -194,17 +192,24 @@ INLINE void move(const ConvArgs& a, const Tile& t, int y, int first, Spot& s) {
 }
 
 // Tiles outside, rows inside: a tile's weights stay in the nearest cache for all rows of a band.
-INLINE void conv_by(const ConvArgs& a, const TileFunction* single, const TileFunction* twin) {
-  const Parts parts(a.width, kTilePixels);
+INLINE void conv_by(const ConvArgs& a, const TileFunctions& tiles) {
+  const int wide = tiles.wide ? a.width / kWidePixels * kWidePixels : 0;
+  const Parts all(a.width, kTilePixels), rest(a.width - wide, kTilePixels);
   for (int i = a.tile; i < a.tile_end; ++i) {
     const Tile& t = a.tiles[i];
     Spot s = spot_of(a, t);
-    const TileFunction* of_width = t.blocks == 2 ? twin : single;
+    const bool twin = t.blocks == 2;
+    const Parts& parts = twin ? all : rest;
     for (int y = a.row; y < a.row_end; ++y) {
-      for (int first = 0, part = 0; first < a.width; ++part) {
+      int first = 0;
+      for (; !twin && first < wide; first += kWidePixels) {
+        move(a, t, y, first, s);
+        tiles.wide(s);
+      }
+      for (int part = 0; first < a.width; ++part) {
         const int pixels = parts.size + (part < parts.wider);
         move(a, t, y, first, s);
-        of_width[pixels](s);
+        (twin ? tiles.twin : tiles.single)[pixels](s);
         first += pixels;
       }
     }
@@ -212,7 +217,20 @@ INLINE void conv_by(const ConvArgs& a, const TileFunction* single, const TileFun
 }
 
 #if !defined(BYTES)
-void conv(const ConvArgs& a) { conv_by(a, tiles_for<1>(a.x_step), tiles_for<2>(a.x_step)); }
+INLINE const TileFunctions* tiles_for(Index step) {
+  if (step == 2) return &kTiles<2, float>;  // every other pixel of the image
+#if defined(HALF)
+  if (of_planes(step)) return &kTiles<0, float>;
+#endif
+#if defined(AMX) || (defined(HALF) && defined(__AVX512BF16__))
+  return nullptr;  // all else goes by blocks
+#else
+  if (step == kLanes) return &kTiles<kLanes, Value>;
+  return &kTiles<0, Value>;
+#endif
+}
+
+void conv(const ConvArgs& a) { conv_by(a, *tiles_for(a.x_step)); }
 #endif
 
 }  // namespace

@@ -163,8 +163,8 @@ struct Parts {
   int size, wider;  // the first `wider` ones have size + 1
   INLINE Parts(int width, int most) {
     const int count = (width + most - 1) / most;
-    size = width / count;
-    wider = width % count;
+    size = count ? width / count : 0;
+    wider = count ? width % count : 0;
   }
 };
 
