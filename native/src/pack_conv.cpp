@@ -41,7 +41,7 @@ using Groups = std::set<int>;
 
 class ConvPacker {
  public:
-  // `together` input channels are multiplied at once: 1, a block, or a granule of bytes.
+  // `together` input channels are multiplied at once: 1, a pair, a block, or a granule of bytes.
   ConvPacker(const Kernel& kernel, const Place& in, const Place* also,
              const std::vector<int>& channels, int lanes, int together, bool bytes,
              Weights& weights, Packed& packed)
@@ -107,7 +107,7 @@ class ConvPacker {
     return 2.0 * cost(block, 2) <= kAlone * (cost(block, 1) + cost(block + 1, 1));
   }
 
-  // Blocks or granules of input channels that hold these groups.
+  // Pairs, blocks or granules of input channels that hold these groups.
   std::set<int> sources(const Groups& groups) const {
     std::set<int> found;
     for (const int group : groups) {
@@ -138,7 +138,7 @@ class ConvPacker {
     for (int tap = 0; tap < taps; ++tap) {
       for (const int source : sources) {
         if (packed_.bytes) packed_.granules.push_back(source * together_);
-        if (packed_.blocks) reach_lane(source * lanes_, tap);
+        if (packed_.blocks) reach_lane(source * together_, tap);
       }
     }
     for (const int group : together_ > 1 ? Groups() : groups) {
@@ -147,10 +147,19 @@ class ConvPacker {
   }
 
   void reach_also() {
-    packed_.also_depth = together_ > 1 ? also_->blocks : static_cast<int>(also_->lane.size());
-    for (int i = 0; i < packed_.also_depth; ++i) {
-      reach_lane(together_ > 1 ? i * lanes_ : also_->lane[static_cast<size_t>(i)], 0);
+    const size_t before = packed_.reach.size();
+    if (together_ > 1) {
+      for (const int source : also_sources()) reach_lane(source * together_, 0);
+    } else {
+      for (const int lane : also_->lane) reach_lane(lane, 0);
     }
+    packed_.also_depth = static_cast<int>(packed_.reach.size() - before);
+  }
+
+  std::set<int> also_sources() const {
+    std::set<int> found;
+    for (const int lane : also_->lane) found.insert(lane / together_);
+    return found;
   }
 
   // Bytes are made of all input blocks.
@@ -186,8 +195,8 @@ class ConvPacker {
     }
     if (!also_) return;
     const std::vector<int> others = also_->channels(lanes_);
-    for (int block = 0; block < also_->blocks; ++block) {
-      data = fill_entry<kEach>(tile, data, rounded, others, block, [&](int in, int out) {
+    for (const int source : also_sources()) {
+      data = fill_entry<kEach>(tile, data, rounded, others, source, [&](int in, int out) {
         return kernel_.start(out) + kernel_.inputs + in;
       });
     }
@@ -288,7 +297,7 @@ void pack_conv(const Program& program, const Step& step, const Place& in, const 
   const Kernel kernel{step, size, ins / step.groups, outs / step.groups, others, corner};
   const bool bytes = kernels.conv_bytes && step.weight_scale && !in.planar;
   const bool blocks = kernels.conv_blocks && !in.planar;
-  const int together = bytes ? kernels.granule : blocks ? kernels.lanes : 1;
+  const int together = bytes ? kernels.granule : blocks ? kernels.together : 1;
   ConvPacker(kernel, in, also, channels, kernels.lanes, together, bytes, weights, packed).run();
   if (bytes) pack_factors(step, channels, weights, packed);
 }

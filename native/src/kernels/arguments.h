@@ -170,9 +170,9 @@ struct Kernels {
   int lanes;  // channels of a block
   int bytes;  // of a value of a map: 4 for floats, 2 for bfloat16s
   void (*conv)(const ConvArgs&);
-  // The same where every offset is a whole block of 16 input channels: weights are bfloat16,
-  // [depth][blocks][8 pairs of input channels][16 lanes][2]. Null where the processor has nothing
-  // that multiplies so.
+  // The same where every offset is of `together` neighbouring input channels, a pair or a block of
+  // 16: weights are bfloat16, [depth][blocks][pairs of input channels][16 lanes][2]. Null where the
+  // processor has nothing that multiplies so.
   void (*conv_blocks)(const ConvArgs&);
   bool reads_also;  // whether it takes a second map
   // A 1x1 convolution of bytes: weights are [depth][blocks][quads of input channels][16 lanes][4],
@@ -188,6 +188,7 @@ struct Kernels {
   void (*planes)(const PlanesArgs&);
   double (*peak)(double seconds);  // multiply-adds a second of one thread, registers only
   int granule;                     // of `conv_bytes`
+  int together;                    // of `conv_blocks`
 };
 
 const Kernels* plain_kernels();

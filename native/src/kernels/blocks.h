@@ -6,11 +6,9 @@
 namespace espnetv2 {
 namespace {
 
-constexpr Index kWeightsOfBlock = 16 * 16;
-
 #if defined(AMX)
 
-constexpr int kPixelsOfTile = 16;
+constexpr int kPixelsOfTile = 16, kTogether = 16;
 
 // Sums in tiles 0 to 3, [pixels][output blocks]; pixels in 4 and 5, weights in 6 and 7.
 struct alignas(64) TileShapes {
@@ -99,6 +97,8 @@ constexpr auto kConvBlocks = conv_blocks;
 
 #elif defined(HALF) && defined(__AVX512BF16__)
 
+constexpr int kTogether = 2;
+
 template <int kPixels, int kBlocks>
 void pair_tile(const Spot& s) {
   const auto* w = reinterpret_cast<const uint16_t*>(s.weights);
@@ -106,21 +106,18 @@ void pair_tile(const Spot& s) {
   begin(s, sum);
   for (Source from(s); from.is_there(); from.next(s)) {
 #pragma GCC unroll 1
-    for (int i = 0; i < from.depth; ++i, w += kBlocks * kWeightsOfBlock) {
+    for (int i = 0; i < from.depth; ++i, w += kBlocks * 2 * kLanes) {
       const Value* x = map(from.x) + from.offsets[i];
-#pragma GCC unroll 1
-      for (int pair = 0; pair < kLanes / 2; ++pair) {
-        __m512bh weight[kBlocks];
+      __m512bh weight[kBlocks];
+      UNROLL for (int b = 0; b < kBlocks; ++b) {
+        weight[b] = (__m512bh)_mm512_load_si512(w + b * 2 * kLanes);
+      }
+      UNROLL for (int p = 0; p < kPixels; ++p) {
+        int32_t both;
+        memcpy(&both, x + p * s.x_step, sizeof both);
+        const auto values = (__m512bh)_mm512_set1_epi32(both);
         UNROLL for (int b = 0; b < kBlocks; ++b) {
-          weight[b] = (__m512bh)_mm512_load_si512(w + b * kWeightsOfBlock + pair * 2 * kLanes);
-        }
-        UNROLL for (int p = 0; p < kPixels; ++p) {
-          int32_t both;
-          memcpy(&both, x + p * s.x_step + 2 * pair, sizeof both);
-          const auto values = (__m512bh)_mm512_set1_epi32(both);
-          UNROLL for (int b = 0; b < kBlocks; ++b) {
-            sum[p][b] = _mm512_dpbf16_ps(sum[p][b], weight[b], values);
-          }
+          sum[p][b] = _mm512_dpbf16_ps(sum[p][b], weight[b], values);
         }
       }
     }
@@ -143,6 +140,7 @@ constexpr auto kConvBlocks = conv_blocks;
 #else
 
 constexpr void (*kConvBlocks)(const ConvArgs&) = nullptr;
+constexpr int kTogether = 0;
 
 #endif
 

@@ -58,7 +58,7 @@ constexpr bool kReadsAlso = true;
 
 const Kernels kTable = {NAME,       kLanes,  sizeof(Value), conv,    kConvBlocks, kReadsAlso,
                         kConvBytes, pyramid, resize,        rescale, shrink,      window,
-                        combine,    gather,  planes,        peak,    kGranule};
+                        combine,    gather,  planes,        peak,    kGranule,    kTogether};
 
 }  // namespace
 
