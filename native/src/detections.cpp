@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
+#include <functional>
 
 #include "error.h"
 
@@ -47,6 +49,18 @@ double centre(int cell, int cells, int side, size_t level) {
   const double step = strided ? std::min(kStrides[level], side) / static_cast<double>(side)
                               : 1 / static_cast<double>(cells);
   return (cell + 0.5) * step;
+}
+
+// All values joined, in four chains, since each waits for the one before.
+template <class Join>
+float joined(const float* values, int count, float start, Join join) {
+  std::array<float, 4> chains = {start, start, start, start};
+  int i = 0;
+  for (; i + 4 <= count; i += 4) {
+    for (int k = 0; k < 4; ++k) chains[k] = join(chains[k], values[i + k]);
+  }
+  for (; i < count; ++i) chains[0] = join(chains[0], values[i]);
+  return join(join(chains[0], chains[1]), join(chains[2], chains[3]));
 }
 
 }  // namespace
@@ -120,12 +134,15 @@ Detections::Detections(const DetectionPlan& plan, float* memory) : plan_(plan) {
   found_ = reinterpret_cast<Found*>(memory);
 }
 
-void Detections::score(const Head& head, size_t level, int row, int end) const {
+void Detections::score(const Kernels& kernels, const Head& head, size_t level, int row, int end,
+                       float* scratch) const {
   // a share above the threshold is no further below the largest than this, so that most priors,
   // which are sure to see background, need no exponentials
   const double threshold = plan_.settings.score_threshold;
   const float farthest = static_cast<float>(std::log(threshold) - 1e-3);
   const int classes = plan_.classes;
+  const auto count = static_cast<Index>(plan_.priors.size());
+  float* values = scratch;
   for (int y = row; y < end; ++y) {
     Index pixel = y * head.row;
     Index prior = plan_.firsts[level] + static_cast<Index>(kPriorsOfCell) * y * head.width;
@@ -133,21 +150,39 @@ void Detections::score(const Head& head, size_t level, int row, int end) const {
       const int32_t* channel = head.channels;
       for (int box = 0; box < kPriorsOfCell; ++box, ++prior, channel += classes + 1) {
         const float background = head.value(pixel + channel[0]);
-        float best = head.value(pixel + channel[1]);
-        for (int c = 2; c <= classes; ++c) best = std::max(best, head.value(pixel + channel[c]));
+        for (int c = 0; c < classes; ++c) values[c] = head.value(pixel + channel[c + 1]);
+        const float best = joined(values, classes, values[0],
+                                  [](float one, float other) { return std::max(one, other); });
         alive_[prior] = !(best - background < farthest);
         if (!alive_[prior]) continue;
         const float largest = std::max(best, background);
-        float* to = shares_ + prior * classes;
-        float total = std::exp(background - largest);
-        for (int c = 0; c < classes; ++c) {
-          to[c] = std::exp(head.value(pixel + channel[c + 1]) - largest);
-          total += to[c];
-        }
-        for (int c = 0; c < classes; ++c) to[c] /= total;
+        kernels.exponentials(values, classes, largest);
+        const float total =
+            std::exp(background - largest) + joined(values, classes, 0.0f, std::plus<float>());
+        for (int c = 0; c < classes; ++c) shares_[c * count + prior] = values[c] / total;
       }
     }
   }
+}
+
+// The best, sorted, and their end. First those go that are in a lower step of score than any of
+// them: sorting is what takes time.
+Detections::Candidate* Detections::best(Candidate* first, Candidate* end, Index wanted) {
+  if (end - first > wanted) {
+    const auto step = [](const Candidate& candidate) {  // 128 of them halve a score
+      uint32_t bits;
+      std::memcpy(&bits, &candidate.score, sizeof bits);
+      return std::min<size_t>((0x3f800000u - std::min(bits, 0x3f800000u)) >> 16, 1023);
+    };
+    std::array<Index, 1024> counts{};
+    for (const Candidate* one = first; one != end; ++one) ++counts[step(*one)];
+    size_t last = 0;
+    for (Index found = counts[0]; found < wanted; found += counts[last]) ++last;
+    end = std::remove_if(first, end, [&](const Candidate& one) { return step(one) > last; });
+  }
+  Candidate* kept = first + std::min(end - first, wanted);
+  std::partial_sort(first, kept, end);
+  return kept;
 }
 
 void Detections::suppress(const std::array<Head, kLevels>& offsets, int label,
@@ -156,16 +191,11 @@ void Detections::suppress(const std::array<Head, kLevels>& offsets, int label,
   const auto threshold = static_cast<float>(plan_.settings.score_threshold);
   Candidate* end = candidates;
   const auto count = static_cast<int32_t>(plan_.priors.size());
+  const float* shares = shares_ + static_cast<Index>(label) * count;
   for (int32_t prior = 0; prior < count; ++prior) {
-    if (!alive_[prior]) continue;
-    const float score = shares_[static_cast<Index>(prior) * plan_.classes + label];
-    if (score > threshold) *end++ = {score, prior};
+    if (alive_[prior] && shares[prior] > threshold) *end++ = {shares[prior], prior};
   }
-  const auto better = [](const Candidate& one, const Candidate& other) {
-    return one.score != other.score ? one.score > other.score : one.place < other.place;
-  };
-  Candidate* last = candidates + std::min<Index>(end - candidates, plan_.candidates);
-  std::partial_sort(candidates, last, end, better);
+  const Candidate* last = best(candidates, end, plan_.candidates);
   Found* first = found_ + static_cast<Index>(label) * plan_.candidates;
   Found* kept = first;
   for (const Candidate* one = candidates; one != last; ++one) {
@@ -210,11 +240,7 @@ void Detections::give(float* boxes, float* scores, int64_t* labels, float* scrat
     const int first = label * plan_.candidates;
     for (int i = first; i < first + counts_[label]; ++i) *end++ = {found_[i].score, i};
   }
-  const auto better = [](const Candidate& one, const Candidate& other) {
-    return one.score != other.score ? one.score > other.score : one.place < other.place;
-  };
-  Candidate* last = candidates + std::min<Index>(end - candidates, plan_.boxes);
-  std::partial_sort(candidates, last, end, better);
+  const Candidate* last = best(candidates, end, plan_.boxes);
   for (int i = 0; i < plan_.boxes; ++i, boxes += 4) {
     const bool real = candidates + i < last;
     scores[i] = real ? candidates[i].score : 0.0f;

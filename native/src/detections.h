@@ -73,7 +73,8 @@ class Detections {
   Detections(const DetectionPlan& plan, float* memory);
 
   // First: the shares of the classes, in rows of one map.
-  void score(const Head& head, size_t level, int row, int end) const;
+  void score(const Kernels& kernels, const Head& head, size_t level, int row, int end,
+             float* scratch) const;
 
   // Then: the boxes of a class that no better one overlaps.
   void suppress(const std::array<Head, kLevels>& offsets, int label, float* scratch) const;
@@ -85,13 +86,18 @@ class Detections {
   struct Candidate {
     float score;
     int32_t place;
+
+    bool operator<(const Candidate& other) const {  // the better one comes first
+      return score != other.score ? score > other.score : place < other.place;
+    }
   };
 
+  static Candidate* best(Candidate* first, Candidate* end, Index wanted);
   std::array<float, 4> decode(const std::array<Head, kLevels>& offsets, int prior) const;
   bool overlap(const std::array<float, 4>& one, const std::array<float, 4>& other) const;
 
   const DetectionPlan& plan_;
-  float* shares_;    // of each prior, its classes
+  float* shares_;    // of each class, its priors
   uint8_t* alive_;   // whether a prior has a class above the threshold
   int32_t* counts_;  // of each class
   Found* found_;     // of each class, room for all its candidates

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <numeric>
 
 #include "geometry.h"
 
@@ -10,10 +11,9 @@ namespace espnetv2 {
 
 namespace {
 
-void softmax(float* values, int count) {
-  const float largest = *std::max_element(values, values + count);
-  float total = 0;
-  for (int c = 0; c < count; ++c) total += values[c] = std::exp(values[c] - largest);
+void softmax(const Kernels& kernels, float* values, int count) {
+  kernels.exponentials(values, count, *std::max_element(values, values + count));
+  const float total = std::accumulate(values, values + count, 0.0f);
   for (int c = 0; c < count; ++c) values[c] /= total;
 }
 
@@ -34,7 +34,7 @@ void Outputs::give(const Operation& operation, int row, int end) const {
     copy(operation, to, row, end);
     if (output.form == Output::Form::probabilities) {
       output.multi_label ? sigmoid(to, maps_.channels(operation.in))
-                         : softmax(to, maps_.channels(operation.in));
+                         : softmax(maps_.kernels, to, maps_.channels(operation.in));
     }
   }
 }
@@ -119,7 +119,8 @@ void Outputs::boxes(const Operation& operation, int row, int end) const {
     return Head{map.at, s.value == 2, map.row, s.lanes, s.width, channels};
   };
   if (operation.output_part < kLevels) {
-    found.score(head(operation.in, channels), operation.output_part, row, end);
+    found.score(maps_.kernels, head(operation.in, channels), operation.output_part, row, end,
+                maps_.scratch());
   } else if (operation.output_part == kLevels) {
     std::array<Head, kLevels> offsets;
     for (size_t level = 0; level < kLevels; ++level) {

@@ -186,6 +186,8 @@ struct Kernels {
   void (*combine)(const CombineArgs&);
   void (*gather)(const GatherArgs&);
   void (*planes)(const PlanesArgs&);
+  // Each x becomes e^(x - largest), to a unit or two in the last place; none is larger.
+  void (*exponentials)(float* values, int count, float largest);
   double (*peak)(double seconds);  // multiply-adds a second of one thread, registers only
   int granule;                     // of `conv_bytes`
   int together;                    // of `conv_blocks`

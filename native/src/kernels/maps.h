@@ -192,5 +192,38 @@ INLINE void gather_to(const GatherArgs& a) {
 
 void gather(const GatherArgs& a) { a.out_wide ? gather_to<float>(a) : gather_to<Value>(a); }
 
+// e^x = 2^n e^r, where r is at most half of log 2.
+INLINE Vector exponential(Vector x) {
+  const Vector whole = all(12582912.0f), least = all(-87.0f);  // adding 1.5 * 2^23 rounds
+  x = x < least ? least : x;
+  const Vector shifted = x * 1.44269504f + whole, n = shifted - whole;
+  const Vector r = x - n * 0.693359375f + n * 2.12194440e-4f;
+  Vector series = all(1.9875691500e-4f);
+  for (const float term :
+       {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f}) {
+    series = series * r + term;
+  }
+  const Integers power = ((Integers)shifted - (Integers)whole + 127) << 23;
+  return (series * r * r + r + 1.0f) * (Vector)power;
+}
+
+void exponentials(float* values, int count, float largest) {
+  if (count < kLanes) {
+    float some[kLanes] = {};
+    memcpy(some, values, sizeof(float) * static_cast<size_t>(count));
+    const Vector found = exponential(load_unaligned(some) - largest);
+    memcpy(values, &found, sizeof(float) * static_cast<size_t>(count));
+    return;
+  }
+  // the last vector overlaps the one before
+  float* end = values + count - kLanes;
+  const Vector last = exponential(load_unaligned(end) - largest);
+  for (; values < end; values += kLanes) {
+    const Vector found = exponential(load_unaligned(values) - largest);
+    memcpy(values, &found, sizeof found);
+  }
+  memcpy(end, &last, sizeof last);
+}
+
 }  // namespace
 }  // namespace espnetv2

@@ -56,9 +56,10 @@ constexpr bool kReadsAlso = false;
 constexpr bool kReadsAlso = true;
 #endif
 
-const Kernels kTable = {NAME,       kLanes,  sizeof(Value), conv,    kConvBlocks, kReadsAlso,
-                        kConvBytes, pyramid, resize,        rescale, shrink,      window,
-                        combine,    gather,  planes,        peak,    kGranule,    kTogether};
+const Kernels kTable = {NAME,         kLanes,     sizeof(Value), conv,     kConvBlocks,
+                        kReadsAlso,   kConvBytes, pyramid,       resize,   rescale,
+                        shrink,       window,     combine,       gather,   planes,
+                        exponentials, peak,       kGranule,      kTogether};
 
 }  // namespace
 
