@@ -65,11 +65,13 @@ def test_the_native_engine_is_faster_than_all_others():
     """s = 2.0 at 224 on two threads: the fastest of a network of its cost, at either precision."""
     path = ROOT / "benchmarks/results/native_classifier.json"
     rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-    for precision, factor in (("fp32", 1.9), ("bf16", 1.9)):
-        own = rows[f"espnetv2_s2_0 native {precision}"]["ms_min"]
+    for precision in ("fp32", "bf16"):
+        own = rows[f"espnetv2_s2_0 native {precision}"]
         for name, row in rows.items():
-            if row["precision"] == precision and " native " not in name:
-                assert row["ms_min"] >= own * (factor if name.startswith("espnetv2") else 1)
+            if row["precision"] != precision or " native " in name:
+                continue
+            for time, factor in (("ms_min", 1.6), ("ms_median", 1.9)):  # of the same network
+                assert row[time] >= own[time] * (factor if name.startswith("espnetv2") else 1)
 
 
 def test_the_readme_shows_what_was_measured_and_published():
