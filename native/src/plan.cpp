@@ -220,8 +220,10 @@ class Planner {
     for (const Group& group : plan_.groups) {
       for (const Operation& operation : group.operations) {
         if (operation.kind == Operation::Kind::output && operation.output->enlarged) {
-          const Index lanes = network_.places[at(operation.in)].blocks * network_.lanes;
-          most = std::max(most, lanes * kPlane * static_cast<Index>(sizeof(float)));
+          const Place& place = network_.places[at(operation.in)];
+          const auto classes = static_cast<Index>(place.lane.size());
+          const Index floats = place.blocks * network_.lanes * kPlane + 2 * classes * kStrip;
+          most = std::max(most, floats * static_cast<Index>(sizeof(float)));
         }
         if (operation.kind != Operation::Kind::step || operation.packed->empty()) continue;
         if (!operation.packed->at(0).bytes) continue;

@@ -156,7 +156,7 @@ struct PlanesArgs {
   const int32_t* firsts;        // of `lanes` neighbouring output columns: the first one they read
   const int32_t* picks;         // [column]: the left neighbour, from that first one on
   const float* column_weights;  // of the right one
-  float* scratch;               // `kPlane` floats a lane
+  float* scratch;               // `kPlane` floats a lane, then two strips a class
   float* planes;                // or null
   Index plane;
   uint8_t* largest;  // or null

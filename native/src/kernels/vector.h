@@ -88,7 +88,7 @@ INLINE void store_some(float* p, Vector v, int count) {
   if (count == kLanes) {
     memcpy(p, &v, sizeof v);
   } else {
-    for (int l = 0; l < count; ++l) p[l] = v[l];
+    memcpy(p, &v, sizeof(float) * static_cast<size_t>(count));
   }
 }
 // Lane l of the result is lane pick[l] of `a` and, behind it, `b`.
