@@ -31,7 +31,7 @@ from typing import Any
 import espnetv2_native
 import numpy as np
 import torch
-from deploy_form import MODEL, RIVALS, Side, build, measure, plain
+from deploy_form import MODEL, RIVALS, SETTLED, Side, build, measure, plain
 
 from espnetv2.deploy.engine_native import NativeEngine
 from espnetv2.deploy.engine_torch import TorchEngine
@@ -156,7 +156,7 @@ def main() -> None:
     blocks, peaks = [], []
     for _ in range(max(1, options.rounds // block)):
         blocks.append(measure(sides, rounds=block, clock="wall"))
-        time.sleep(0.01)  # the other engines' threads stop waiting awake
+        time.sleep(SETTLED)
         peaks.append(peak(options.threads))
     rows: dict[str, dict[str, Any]] = {
         name: {

@@ -11,7 +11,7 @@ namespace espnetv2 {
 namespace {
 
 // How often a flag is looked at before sleeping: first with the core kept, then with it offered to
-// others; between two runs for about as long as a step takes, in a run for some milliseconds.
+// others; between two runs for as long as a step takes, about 50 us, in a run for about 1 ms.
 constexpr int kLooks = 500;
 constexpr int kOffersIdle = 100;
 constexpr int kOffersAtWork = 2000;
