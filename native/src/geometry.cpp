@@ -4,6 +4,7 @@
 #include <array>
 #include <map>
 
+#include "kernels/arguments.h"
 #include "shapes.h"
 
 namespace espnetv2 {
@@ -38,6 +39,38 @@ void neighbours(int from, int to, std::vector<int32_t>& pairs, std::vector<float
   }
 }
 
+namespace {
+
+size_t at(int place) { return static_cast<size_t>(place); }
+
+// The first run of pixels whose windows and weights are as those of an even number are.
+void find_even(Rescaling& found) {
+  const int most = found.most, side = static_cast<int>(found.windows.size()) / 2;
+  if (most != 3 && most != 4) return;
+  const auto fits = [&](int first, int i) {
+    const auto place = static_cast<size_t>(first + i);
+    if (found.windows[2 * place] != found.windows[2 * at(first)] + even_window(most, i)) return false;
+    for (int pixel = 0; pixel < most; ++pixel) {
+      for (int tap = 0; tap < 3; ++tap) {
+        const bool none = found.weights[(place * at(most) + at(pixel)) * 3 + at(tap)] == 0.0f;
+        if (!none && !even_weight(most, i, pixel, tap)) return false;
+      }
+    }
+    return true;
+  };
+  constexpr int kFewest = 8;
+  for (int first = 0; first + kFewest <= side; ++first) {
+    int count = 0;
+    while (first + count < side && fits(first, count)) ++count;
+    if (count < kFewest) continue;
+    found.even = first;
+    found.even_end = first + count / 2 * 2;
+    return;
+  }
+}
+
+}  // namespace
+
 Rescaling rescaling(int side, int large) {
   std::vector<int32_t> pairs;
   std::vector<float> seconds;
@@ -71,6 +104,7 @@ Rescaling rescaling(int side, int large) {
       for (const double weight : weights) found.weights.push_back(static_cast<float>(weight));
     }
   }
+  find_even(found);
   return found;
 }
 
@@ -84,6 +118,8 @@ void find_windows(Operation& operation, const Storage& in, const Storage& out) {
       operation.row_weights = std::move(rows.weights);
       operation.columns_at = std::move(columns.windows);
       operation.column_weights = std::move(columns.weights);
+      operation.even = columns.even;
+      operation.even_end = columns.even_end;
       break;
     }
     case Step::Kind::resize:

@@ -24,6 +24,7 @@ struct Rescaling {
   std::vector<int32_t> windows;
   std::vector<float> weights;
   int most = 0;
+  int even = 0, even_end = 0;  // see `RescaleArgs`
 };
 Rescaling rescaling(int side, int large);
 

@@ -77,6 +77,7 @@ struct Operation {
   std::vector<int32_t> places;               // of merged pixels in a map with a border
   std::vector<int32_t> rows_at, columns_at;  // of resizing and pooling
   std::vector<float> row_weights, column_weights;
+  int even = 0, even_end = 0;   // see `RescaleArgs`
   std::vector<int32_t> counts;  // of a gather: input blocks of each output block
 };
 

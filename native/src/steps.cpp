@@ -191,6 +191,8 @@ class Steps {
     auto a = scaled<RescaleArgs>(operation, share);
     a.window_rows = a.rows[1] - a.rows[0];
     a.window_columns = a.columns[1] - a.columns[0];
+    a.even = operation.even;
+    a.even_end = operation.even_end;
     a.weights = floats(operation.packed->at(0).weights);
     a.bias = floats(operation.packed->at(0).bias);
     maps_.kernels.rescale(a);

@@ -99,6 +99,15 @@ struct ResizeArgs : MapArgs {
   const float* column_weights;
 };
 
+// Where an even number of pixels is enlarged twice, windows are of 3 pixels, where one and a half
+// times, of 4, and they follow each other: where the i-th one begins, counted from the first one,
+// and whether a pixel of it may weigh anything for a tap.
+static constexpr int even_window(int pixels, int i) { return pixels == 3 ? i : i / 2 * 2; }
+static constexpr bool even_weight(int pixels, int i, int pixel, int tap) {
+  const int middle = pixel - (pixels == 4 ? i % 2 : 0);
+  return middle - 1 <= tap && tap <= middle + 1;
+}
+
 // A depth-wise 3x3 convolution between an enlargement and pooling back to the size before: both
 // are sums over windows of the map itself, with weights for each tap.
 struct RescaleArgs : MapArgs {
@@ -107,6 +116,7 @@ struct RescaleArgs : MapArgs {
   const int32_t* columns;    // the same
   const float* column_weights;
   int window_rows, window_columns;  // of every window
+  int even, even_end;               // columns whose windows are as `even_window` says, or none
   const float* weights;             // [block][3][3][lanes]
   const float* bias;                // [block][lanes]
 };

@@ -112,12 +112,13 @@ INLINE void pyramid_of(const PyramidArgs& a) {
   for (int b = 0; b < a.branches; ++b) taps += a.taps[b];
   for (int block = a.block; block < a.block_end; ++block) {
     const float* w = a.weights + block * taps * kLanes;
-    for (int y = a.row; y < a.row_end; ++y) {
-      const In* x = static_cast<const In*>(a.x) + y * a.x_row + block * a.x_block;
-      void* out = moved(a.out, a.out_wide, y * a.out_row + block * a.out_block);
-      for (int first = 0; first < a.width; first += part.pixels) {
-        if (first + part.pixels > a.width) first = a.width - part.pixels;
-        part.run(a, x + first * a.x_step, moved(out, a.out_wide, first * kLanes), block, w);
+    // all rows of a part before the next one: the rows that they share stay in the nearest cache
+    for (int first = 0; first < a.width; first += part.pixels) {
+      if (first + part.pixels > a.width) first = a.width - part.pixels;
+      for (int y = a.row; y < a.row_end; ++y) {
+        const Index from = y * a.x_row + block * a.x_block + first * a.x_step;
+        const Index to = y * a.out_row + block * a.out_block + first * kLanes;
+        part.run(a, static_cast<const In*>(a.x) + from, moved(a.out, a.out_wide, to), block, w);
       }
     }
   }
