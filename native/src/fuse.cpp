@@ -146,6 +146,28 @@ void fuse_shortcuts(Program& program) {
   program.steps = std::move(steps);
 }
 
+void split_means(Program& program) {
+  const std::vector<int> count = readers(program);
+  std::vector<Step> steps;
+  for (Step& step : program.steps) {
+    const Name in = step.inputs[0];
+    const auto maker = std::find_if(steps.begin(), steps.end(),
+                                    [&](const Step& one) { return one.out == in; });
+    if (step.kind == Kind::mean && count[static_cast<size_t>(in)] > 1 && maker != steps.end()) {
+      Step rows;
+      rows.kind = Kind::row_mean;
+      rows.inputs = {in};
+      rows.out = static_cast<Name>(program.tensors.size());
+      program.tensors.push_back(program.tensors[static_cast<size_t>(in)]);
+      program.tensors.back().name += "_rows";
+      step.inputs[0] = rows.out;
+      steps.insert(maker + 1, std::move(rows));
+    }
+    steps.push_back(std::move(step));
+  }
+  program.steps = std::move(steps);
+}
+
 void defer_gated(Program& program) {
   const std::vector<int> count = readers(program, false);
   std::vector<Name> gated_by(program.tensors.size(), kNone);  // the result that waits for a map

@@ -12,6 +12,10 @@ void fuse_rescaling(Program& program);
 // image's shortcut is: its inputs become inputs of every group of that one.
 void fuse_shortcuts(Program& program);
 
+// The mean of a map that is read once more, as one that it gates is, becomes one of means of rows,
+// which are made with the map itself.
+void split_means(Program& program);
+
 // What a gate waits for ends a group, since it needs a whole map. So the steps that make what it
 // gates, and nothing else, come behind it: they join the group that goes on from there. Once all
 // channels have their places, since some take their lanes from what comes later now.

@@ -49,7 +49,8 @@ void find_even(Rescaling& found) {
   if (most != 3 && most != 4) return;
   const auto fits = [&](int first, int i) {
     const auto place = static_cast<size_t>(first + i);
-    if (found.windows[2 * place] != found.windows[2 * at(first)] + even_window(most, i)) return false;
+    if (found.windows[2 * place] != found.windows[2 * at(first)] + even_window(most, i))
+      return false;
     for (int pixel = 0; pixel < most; ++pixel) {
       for (int tap = 0; tap < 3; ++tap) {
         const bool none = found.weights[(place * at(most) + at(pixel)) * 3 + at(tap)] == 0.0f;
@@ -128,6 +129,7 @@ void find_windows(Operation& operation, const Storage& in, const Storage& out) {
       for (int32_t& column : operation.columns_at) column *= in.lanes;
       break;
     case Step::Kind::mean:
+    case Step::Kind::row_mean:
     case Step::Kind::adapt:
       operation.rows_at = adaptive_windows(in.height, out.height);
       operation.columns_at = adaptive_windows(in.width, out.width);

@@ -110,9 +110,10 @@ class Planner {
   }
 
   void lay_out() {
-    std::vector<bool> looks_at_image(program_.tensors.size(), false);
+    std::vector<bool> by_rows(program_.tensors.size(), false);  // however small
     for (const Step& step : program_.steps) {
-      if (step.inputs[0] == kImage) looks_at_image[at(storage_name(step.out))] = true;
+      const bool own = step.inputs[0] == kImage || step.kind == Kind::row_mean;
+      if (own) by_rows[at(storage_name(step.out))] = true;
     }
     for (size_t i = 0; i < program_.tensors.size(); ++i) {
       if (plan_.storage_of[i] != static_cast<Name>(i)) continue;
@@ -124,7 +125,7 @@ class Planner {
       s.width = plan_.widths[i];
       s.border = borders_[i];
       s.value = wide(static_cast<Name>(i)) ? 4 : plan_.value;
-      s.flat = !planar && !looks_at_image[i] && s.border == 0 && s.width < kFlatWidth &&
+      s.flat = !planar && !by_rows[i] && s.border == 0 && s.width < kFlatWidth &&
                s.height * s.width <= kFlatPixels;
       // rows of planes begin on cache lines, since vectors go along them
       s.left = planar && s.border > 0 ? static_cast<int>(kPlaneLine) : s.border;

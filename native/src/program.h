@@ -39,11 +39,12 @@ struct Step {
     resize,   // bilinear, corners aligned
     combine,  // slopes((x * gate + other) * scale + shift)
     logistic,
-    gather,   // channels picked one by one
-    shuffle,  // channels dealt like cards; costs nothing
-    concat,   // maps side by side; costs nothing
-    enlarge,  // transposed convolution 2x2, stride 2, cut to a size
-    rescale,  // resize, then a depth-wise 3x3, then adapt to the size before: never in a file
+    gather,    // channels picked one by one
+    shuffle,   // channels dealt like cards; costs nothing
+    concat,    // maps side by side; costs nothing
+    enlarge,   // transposed convolution 2x2, stride 2, cut to a size
+    rescale,   // resize, then a depth-wise 3x3, then adapt to the size before: never in a file
+    row_mean,  // of each row: never in a file
   };
   Kind kind = Kind::conv;
   std::vector<Name> inputs;

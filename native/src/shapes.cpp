@@ -50,7 +50,7 @@ std::pair<std::vector<int>, std::vector<int>> shapes(const Program& program, int
     const auto in = static_cast<size_t>(step.inputs[0]), out = static_cast<size_t>(step.out);
     const auto like = static_cast<size_t>(step.size.like == kNone ? kImage : step.size.like);
     heights[out] = made(heights[in], heights[like], step);
-    widths[out] = made(widths[in], widths[like], step);
+    widths[out] = step.kind == Step::Kind::row_mean ? 1 : made(widths[in], widths[like], step);
     require(std::max(heights[out], widths[out]) <= kLongest, "the picture is too large");
     for (const Name name : step.inputs) {
       const auto other = static_cast<size_t>(name);
@@ -101,6 +101,7 @@ bool reads_its_row_only(const Step& step, Name name) {
     case Step::Kind::gather:
     case Step::Kind::shuffle:
     case Step::Kind::concat:
+    case Step::Kind::row_mean:
       return true;
     default:
       return false;

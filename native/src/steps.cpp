@@ -26,6 +26,7 @@ class Steps {
         break;
       case Kind::maximum:
       case Kind::mean:
+      case Kind::row_mean:
       case Kind::adapt:
         window(operation, share);
         break;
