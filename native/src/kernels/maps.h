@@ -31,7 +31,8 @@ INLINE void resize_part(const ResizeArgs& a, int y, int c, int x, int end) {
   }
 }
 
-void resize(const ResizeArgs& a) {
+void resize(const ResizeArgs& args) {
+  const ResizeArgs a = args;  // a copy, which no store can change
   for (int x = 0; x < a.width;) {
     int end = x + 1;  // as many columns as the span holds
     const auto fits = [&](int column) {
@@ -125,7 +126,8 @@ void window(const WindowArgs& a) {
   }
 }
 
-void combine(const CombineArgs& a) {
+template <bool kLogistic>  // a call in the loop would push all registers to memory
+INLINE void combine_as(const CombineArgs a) {
   for (int y = a.row; y < a.row_end; ++y) {
     for (int c = 0; c < a.blocks; ++c) {
       const Value* from = map(a.x) + y * a.x_row + c * a.x_block;
@@ -140,7 +142,7 @@ void combine(const CombineArgs& a) {
         Vector value = load(from + x * kLanes) * gate;
         if (other) value += load(other + x * kLanes);
         value = slopes(value * scale + shift, rise, fall);
-        if (a.logistic) {
+        if (kLogistic) {
           for (int l = 0; l < kLanes; ++l) value[l] = 1.0f / (1.0f + expf(-value[l]));
         }
         put(a.out, a.out_wide, out + x * kLanes, value);
@@ -148,6 +150,8 @@ void combine(const CombineArgs& a) {
     }
   }
 }
+
+void combine(const CombineArgs& a) { a.logistic ? combine_as<true>(a) : combine_as<false>(a); }
 
 // Lanes of up to four input blocks at once; those that are not taken are added as zeros.
 template <int kSources, class Output>
