@@ -30,6 +30,7 @@ Model::Model(ModelFile file) : file_(std::move(file)), kernels_(&kernels_for(fil
   network_.program = Program::of(file_);
   fuse_rescaling(network_.program);
   split_means(network_.program);
+  copy_for_later(network_.program);
   if (kernels_->reads_also) fuse_shortcuts(network_.program);
   arrange(network_.program);
   network_.lanes = kernels_->lanes;

@@ -146,6 +146,18 @@ void fuse_shortcuts(Program& program) {
   program.steps = std::move(steps);
 }
 
+namespace {
+
+// A tensor with the channels of another one.
+Name add_like(Program& program, Name other, const char* suffix) {
+  Tensor tensor = program.tensors[static_cast<size_t>(other)];
+  tensor.name += suffix;
+  program.tensors.push_back(std::move(tensor));
+  return static_cast<Name>(program.tensors.size()) - 1;
+}
+
+}  // namespace
+
 void split_means(Program& program) {
   const std::vector<int> count = readers(program);
   std::vector<Step> steps;
@@ -157,13 +169,54 @@ void split_means(Program& program) {
       Step rows;
       rows.kind = Kind::row_mean;
       rows.inputs = {in};
-      rows.out = static_cast<Name>(program.tensors.size());
-      program.tensors.push_back(program.tensors[static_cast<size_t>(in)]);
-      program.tensors.back().name += "_rows";
-      step.inputs[0] = rows.out;
+      rows.out = step.inputs[0] = add_like(program, in, "_rows");
       steps.insert(maker + 1, std::move(rows));
     }
     steps.push_back(std::move(step));
+  }
+  program.steps = std::move(steps);
+}
+
+void copy_for_later(Program& program) {
+  const size_t count = program.tensors.size();
+  std::vector<int> made(count, 0);  // behind so many means
+  std::vector<bool> around(count, false), later(count, false);
+  int means = 0;
+  for (const Step& step : program.steps) {
+    means += step.kind == Kind::mean;
+    for (const Name name : reads(step)) {
+      const auto read = static_cast<size_t>(name);
+      if (made[read] < means) {
+        later[read] = true;
+      } else if (!reads_its_row_only(step, name)) {
+        around[read] = true;
+      }
+    }
+    made[static_cast<size_t>(step.out)] = means;
+  }
+  std::vector<Name> copies(count, kNone);
+  std::vector<Step> steps;
+  means = 0;
+  for (Step& step : program.steps) {
+    means += step.kind == Kind::mean;
+    const auto rename = [&](Name& name) {
+      if (name == kNone || made[static_cast<size_t>(name)] == means) return;
+      const Name copy = copies[static_cast<size_t>(name)];
+      if (copy != kNone) name = copy;
+    };
+    for (Name& name : step.inputs) rename(name);
+    for (Name* name : {&step.residual, &step.gate, &step.other, &step.also}) rename(*name);
+    const Name out = step.out;
+    const bool lies_apart = step.kind != Kind::shrink && step.kind != Kind::shuffle;
+    steps.push_back(std::move(step));
+    if (!lies_apart || !around[static_cast<size_t>(out)] || !later[static_cast<size_t>(out)]) {
+      continue;
+    }
+    Step copy;
+    copy.kind = Kind::copy;
+    copy.inputs = {out};
+    copy.out = copies[static_cast<size_t>(out)] = add_like(program, out, "_copy");
+    steps.push_back(std::move(copy));
   }
   program.steps = std::move(steps);
 }
@@ -173,7 +226,9 @@ void defer_gated(Program& program) {
   std::vector<Name> gated_by(program.tensors.size(), kNone);  // the result that waits for a map
   for (auto step = program.steps.rbegin(); step != program.steps.rend(); ++step) {
     const bool gates = step->kind == Kind::combine && step->gate != kNone;
-    const Name waits = gates ? step->out : gated_by[static_cast<size_t>(step->out)];
+    Name& own = gated_by[static_cast<size_t>(step->out)];
+    if (step->kind == Kind::copy) own = kNone;  // it is made with its map
+    const Name waits = gates ? step->out : own;
     if (waits == kNone) continue;
     for (const Name name : gates ? step->inputs : reads(*step)) {
       if (count[static_cast<size_t>(name)] == 1) gated_by[static_cast<size_t>(name)] = waits;

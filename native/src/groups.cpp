@@ -21,10 +21,6 @@ constexpr double kMostWaste = 1.15;  // of all work: what is made twice
 
 size_t at(Name name) { return static_cast<size_t>(name); }
 
-bool costs_nothing(const Step& step) {
-  return step.kind == Kind::concat || step.kind == Kind::shuffle;
-}
-
 // Rows of an input that a step needs for rows of its result.
 Operation::Read read_of(const Step& step, Name name, Name storage) {
   Operation::Read read;
@@ -69,7 +65,7 @@ class Grouper {
     }
     joined_around_.clear();
     for (size_t i = 0; i < program_.steps.size(); ++i) {
-      if (costs_nothing(program_.steps[i])) continue;
+      if (costs_nothing(plan_, program_.steps[i])) continue;
       place(operation_of(program_.steps[i], i), i);
       if (program_.steps[i].inputs[0] == kImage) bring_image();
       note(program_.steps[i]);

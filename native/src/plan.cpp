@@ -29,15 +29,16 @@ class Planner {
     plan_.height = height;
     plan_.width = width;
     std::tie(plan_.heights, plan_.widths) = shapes(program_, height, width);
-    for (const Place& place : network.places) plan_.storage_of.push_back(place.storage);
-    plan_.storages.resize(program_.tensors.size());
   }
 
   Plan plan() {
-    find_borders();
-    reuse_in_place();
-    lay_out();
-    group_steps(network_, plan_, threads_);
+    do {
+      name_storages();
+      find_borders();
+      reuse_in_place();
+      lay_out();
+      group_steps(network_, plan_, threads_);
+    } while (drop_copies());
     assign_arena();
     plan_detections();
     finish_operations();
@@ -56,6 +57,27 @@ class Planner {
   }
   Name storage_name(Name name) const { return plan_.storage_of[at(name)]; }
   Storage& storage(Name name) { return plan_.storages[at(storage_name(name))]; }
+
+  void name_storages() {
+    plan_.storage_of.clear();
+    for (const Place& place : network_.places) plan_.storage_of.push_back(place.storage);
+    for (Name& name : plan_.storage_of) {
+      if (const auto found = dropped_.find(name); found != dropped_.end()) name = found->second;
+    }
+    plan_.storages.assign(program_.tensors.size(), Storage());
+  }
+
+  // A copy is of use where its map is no more than a band of rows; else it is the map. Gives
+  // whether there was such a one.
+  bool drop_copies() {
+    const size_t before = dropped_.size();
+    for (const Step& step : program_.steps) {
+      const Name in = step.inputs[0];
+      if (step.kind != Kind::copy || storage(in).local) continue;
+      if (network_.places[at(in)].storage == in) dropped_.emplace(step.out, in);
+    }
+    return dropped_.size() > before;
+  }
 
   void find_borders() {
     borders_.assign(program_.tensors.size(), 0);
@@ -97,7 +119,7 @@ class Planner {
     const auto mine = [&](Name one) { return storage_name(one) == name; };
     bool pyramids = false, others = false, given = false;
     for (const Step& step : program_.steps) {
-      if (step.kind == Kind::concat || step.kind == Kind::shuffle) continue;  // read nothing
+      if (costs_nothing(plan_, step)) continue;
       for (const Name one : reads(step)) {
         const bool pyramid = step.kind == Kind::pyramid && step.inputs[0] == one;
         if (mine(one)) (pyramid ? pyramids : others) = true;
@@ -334,6 +356,7 @@ class Planner {
   const int threads_;
   Plan plan_;
   std::vector<int> borders_;
+  std::map<Name, Name> dropped_;  // copies, and what they are names of
 };
 
 }  // namespace

@@ -110,6 +110,13 @@ struct Plan {
   Index values_of(Index own, const Storage& s) const { return own * s.value / value; }
 };
 
+// Whether a step only names what is there already.
+inline bool costs_nothing(const Plan& plan, const Step& step) {
+  const auto storage = [&](Name name) { return plan.storage_of[static_cast<size_t>(name)]; };
+  return step.kind == Step::Kind::concat || step.kind == Step::Kind::shuffle ||
+         (step.kind == Step::Kind::copy && storage(step.inputs[0]) == storage(step.out));
+}
+
 // What stays the same for all sizes.
 struct Network {
   Program program;

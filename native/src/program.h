@@ -45,6 +45,7 @@ struct Step {
     enlarge,   // transposed convolution 2x2, stride 2, cut to a size
     rescale,   // resize, then a depth-wise 3x3, then adapt to the size before: never in a file
     row_mean,  // of each row: never in a file
+    copy,      // or another name of the same map, as the plan decides: never in a file
   };
   Kind kind = Kind::conv;
   std::vector<Name> inputs;

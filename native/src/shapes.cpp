@@ -102,6 +102,7 @@ bool reads_its_row_only(const Step& step, Name name) {
     case Step::Kind::shuffle:
     case Step::Kind::concat:
     case Step::Kind::row_mean:
+    case Step::Kind::copy:
       return true;
     default:
       return false;

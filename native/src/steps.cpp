@@ -38,6 +38,7 @@ class Steps {
         break;
       case Kind::combine:
       case Kind::logistic:
+      case Kind::copy:
         combine(operation, share);
         break;
       case Kind::gather:
