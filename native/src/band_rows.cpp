@@ -11,10 +11,11 @@ namespace {
 
 using Kind = Step::Kind;
 
-constexpr Index kNear = 24 << 10;  // floats of a band: they stay in the nearest caches
-constexpr Index kFar = 512 << 10;  // of one that keeps rows of the band before: in the second
-constexpr int kFewest = 2;         // rows of a band that needs some of the band before
-constexpr int kRoom = 2;           // times what a band keeps, since rows move once it is used up
+constexpr Index kNear = 24 << 10;    // floats of a band: they stay in the nearest caches
+constexpr Index kFar = 512 << 10;    // of one that keeps rows of the band before: in the second
+constexpr int kFewest = 2;           // rows of such a one, which may be
+constexpr Index kMost = 1200 << 10;  // as large as this, since two groups would write and read more
+constexpr int kRoom = 2;             // times what a band keeps: rows move once it is used up
 
 size_t at(Name name) { return static_cast<size_t>(name); }
 
@@ -28,10 +29,11 @@ bool BandRows::choose(Group& group) {
     for (const Operation::Read& read : operation.reads) twice |= read.around && read.local >= 0;
   }
   int band = share;  // of bands, the last rows of one are the first that the next one needs
-  while (band > 1 && touched(group, band) > (twice ? kFar : kNear)) band = (band + 1) / 2;
   const int least = twice ? std::min(share, kFewest) : 1;
-  const bool fits = band >= least;
-  band = std::max(band, least);
+  while (band > least && touched(group, band) > (twice ? kFar : kNear)) {
+    band = std::max(least, (band + 1) / 2);
+  }
+  const bool fits = !twice || touched(group, band) <= kMost;
   const int bands = (share + band - 1) / band;
   group.band = (share + bands - 1) / bands;
   keep_rows(group);
@@ -40,10 +42,10 @@ bool BandRows::choose(Group& group) {
 
 double BandRows::waste(const Group& group) const {
   if (group.rows == 0 || group.locals.empty()) return 1;
-  Range made[kMostOperations], kept[kMostLocals];
+  Range made[kMostOperations], kept[kMostLocals], known[kMostLocals];
   const int share = (group.rows + threads_ - 1) / threads_;
   const int row = std::max(0, (group.rows - share) / 2);
-  find_ranges(group, row, std::min(row + share, group.rows), made, kept);
+  find_ranges(group, row, std::min(row + share, group.rows), known, made, kept);
   double done = 0, needed = 0;
   for (size_t i = 0; i < group.operations.size(); ++i) {
     const Operation& operation = group.operations[i];
@@ -60,9 +62,9 @@ const Storage& BandRows::storage(Name name) const {
 }
 
 Index BandRows::touched(const Group& group, int band) const {
-  Range made[kMostOperations], kept[kMostLocals];
+  Range made[kMostOperations], kept[kMostLocals], known[kMostLocals];
   const int middle = std::max(0, (group.rows - band) / 2);
-  find_ranges(group, middle, std::min(middle + band, group.rows), made, kept);
+  find_ranges(group, middle, std::min(middle + band, group.rows), known, made, kept);
   Index total = 0;
   for (size_t i = 0; i < group.operations.size(); ++i) {
     const Operation& operation = group.operations[i];
@@ -92,17 +94,19 @@ double BandRows::work_of_row(const Operation& operation) const {
 }
 
 void BandRows::keep_rows(const Group& group) {
-  Range made[kMostOperations], kept[kMostLocals];
+  Range made[kMostOperations], kept[kMostLocals], known[kMostLocals];
   for (int thread = 0; thread < threads_; ++thread) {
     const int end = group.rows * (thread + 1) / threads_;
     std::array<Range, kMostLocals> all{};
+    std::fill_n(known, kMostLocals, Range());
     for (int row = group.rows * thread / threads_; row < end; row += group.band) {
-      find_ranges(group, row, std::min(row + group.band, end), made, kept);
+      find_ranges(group, row, std::min(row + group.band, end), known, made, kept);
       for (size_t i = 0; i < group.locals.size(); ++i) {
         all[i].include(kept[i]);
         int& room = plan_.storages[at(group.locals[i])].rows_room;
         room = std::max(room, std::min(kRoom * kept[i].count(), all[i].count()));
       }
+      keep(group, kept, known);
     }
   }
 }

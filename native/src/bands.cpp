@@ -34,16 +34,13 @@ class Worker {
       const int end = group.rows * (thread + 1) / threads;
       std::fill(known_.begin(), known_.begin() + group.locals.size(), Range{});
       for (int row = first; row < end; row += group.band) {
-        find_ranges(group, row, std::min(row + group.band, end), made_.data(), maps_.kept.data());
+        find_ranges(group, row, std::min(row + group.band, end), known_.data(), made_.data(),
+                    maps_.kept.data());
         for (size_t i = 0; i < group.locals.size(); ++i) slide(group.locals[i], i);
         for (size_t i = 0; i < group.operations.size(); ++i) {
-          const Operation& operation = group.operations[i];
-          if (operation.local >= 0) {
-            made_[i].first = std::max(made_[i].first, known_[at(operation.local)].end);
-          }
-          if (made_[i].count() > 0) one(operation, made_[i].first, made_[i].end);
+          if (made_[i].count() > 0) one(group.operations[i], made_[i].first, made_[i].end);
         }
-        std::copy_n(maps_.kept.begin(), group.locals.size(), known_.begin());
+        keep(group, maps_.kept.data(), known_.data());
       }
     }
   }
@@ -57,6 +54,7 @@ class Worker {
   void slide(Name name, size_t local) {
     const Storage& s = storage(name);
     const Range now = maps_.kept[local], before = known_[local];
+    if (now.count() <= 0) return;
     const Index row = s.row * s.value;
     char* start = maps_.start(s);
     int& top = maps_.top[local];

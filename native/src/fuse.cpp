@@ -163,8 +163,8 @@ void split_means(Program& program) {
   std::vector<Step> steps;
   for (Step& step : program.steps) {
     const Name in = step.inputs[0];
-    const auto maker = std::find_if(steps.begin(), steps.end(),
-                                    [&](const Step& one) { return one.out == in; });
+    const auto maker =
+        std::find_if(steps.begin(), steps.end(), [&](const Step& one) { return one.out == in; });
     if (step.kind == Kind::mean && count[static_cast<size_t>(in)] > 1 && maker != steps.end()) {
       Step rows;
       rows.kind = Kind::row_mean;

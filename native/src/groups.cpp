@@ -277,10 +277,11 @@ class Grouper {
     }
   }
 
-  // Whether no row is made twice but of what is local.
+  // Whether no row is made twice but of what is local, and nothing needs more rows of a map than
+  // are overwritten in place later: those rows would be of two maps.
   bool sound(const Group& group) {
     if (group.locals.size() > kMostLocals) return false;
-    std::set<Name> made, twice;  // storages
+    std::set<Name> made, twice, written;  // storages
     for (const Operation& operation : group.operations) {
       if (operation.out != kNone) made.insert(storage_name(operation.out));
     }
@@ -288,8 +289,12 @@ class Grouper {
          ++operation) {
       const bool more = operation->out != kNone && twice.count(storage_name(operation->out)) > 0;
       if (more && !storage(operation->out).local) return false;
+      if (operation->out != kNone) written.insert(storage_name(operation->out));
       for (const Operation::Read& read : operation->reads) {
-        if (made.count(read.storage) && (more || read.around)) twice.insert(read.storage);
+        if (!made.count(read.storage) || !(more || read.around)) continue;
+        twice.insert(read.storage);
+        const bool own = operation->out != kNone && read.storage == storage_name(operation->out);
+        if (!own && written.count(read.storage)) return false;
       }
     }
     return true;

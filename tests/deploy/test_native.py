@@ -84,6 +84,28 @@ def test_the_same_bits_for_every_thread_count():
             assert np.array_equal(truth, engine.run(images)[0])
 
 
+LARGE = [(512, 1024), (360, 480), (300, 900)]  # of which a group of steps keeps a few rows only
+
+
+SLOW_AT_LARGE = ["espnetv2_seg_s1_0", "espnetv2_seg_s2_0", "espnet_p2_q8", "espnetv2_ssd512_s2_0"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["espnetv2_seg_s0_5", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_AT_LARGE)],
+)
+def test_large_maps_for_every_thread_count(name):
+    network = lively(entry(name).build())
+    engines = [engine_of(network, threads) for threads in (1, 2, 3)]
+    for size in LARGE:
+        images = noise(1, *size)
+        with torch.inference_mode():
+            truth = [part.numpy() for part in parts(network(images))]
+        for engine in engines:
+            for a, b in zip(engine.run(images.numpy()), truth, strict=True):
+                assert np.abs(a - b).max() <= BOUND * np.abs(b).max(), (size, engine)
+
+
 def test_sizes_come_and_go():
     """More sizes than are kept, each seen twice, with what the last one left in memory."""
     network = lively(entry("espnetv2_s0_5").build())
