@@ -114,11 +114,16 @@ void ModelFile::widen(const std::vector<std::pair<Array*, size_t>>& narrow) {
   for (const auto& [array, bytes] : narrow) {
     const char* from = reinterpret_cast<const char*>(array->data);
     array->data = to;
-    for (int64_t i = 0; i < array->size(); ++i, from += bytes) {
-      uint16_t half = 0;
-      if (bytes == sizeof half) std::memcpy(&half, from, sizeof half);
-      *to++ = bytes == 1 ? static_cast<float>(static_cast<signed char>(*from)) : float_of(half);
+    const int64_t size = array->size();
+    for (int64_t i = 0; i < size && bytes == 1; ++i) {
+      to[i] = static_cast<float>(static_cast<signed char>(from[i]));
     }
+    for (int64_t i = 0; i < size && bytes == 2; ++i) {
+      uint16_t half = 0;
+      std::memcpy(&half, from + 2 * i, sizeof half);
+      to[i] = float_of(half);
+    }
+    to += size;
   }
 }
 

@@ -108,8 +108,10 @@ class ConvPacker {
   }
 
   // Pairs, blocks or granules of input channels that hold these groups.
-  std::set<int> sources(const Groups& groups) const {
-    std::set<int> found;
+  const std::set<int>& sources(const Groups& groups) const {
+    const auto [known, is_new] = sources_.try_emplace(groups);
+    std::set<int>& found = known->second;
+    if (!is_new) return found;
     for (const int group : groups) {
       for (int i = 0; i < kernel_.inputs; ++i) {
         found.insert(in_.lane[static_cast<size_t>(group * kernel_.inputs + i)] / together_);
@@ -179,47 +181,71 @@ class ConvPacker {
                              static_cast<int16_t>((tap % kernel_.size - middle) * dilation)});
   }
 
+  // What an input lane weighs: a place behind the weights of an output of its group, or of any.
+  struct Input {
+    int group = kNone;
+    Index place = 0;
+  };
+  struct Output {
+    int lane, group;
+    const float* weights;
+    float scale;
+  };
+  static constexpr int kAny = -2;
+
   // [tap and source][output block][pairs or quads of inputs][16 lanes][their inputs], then the
   // second map's.
   template <int kEach, class Value, class Round>
   void fill_together(const Tile& tile, Value* data, Round rounded) const {
-    const std::vector<int> inputs = in_.channels(lanes_);
-    const int taps = kernel_.size * kernel_.size;
-    for (int tap = 0; tap < taps; ++tap) {
-      for (const int source : sources(groups(tile.block, tile.blocks))) {
-        data = fill_entry<kEach>(tile, data, rounded, inputs, source, [&](int in, int out) {
-          const bool own = in / kernel_.inputs == out / kernel_.outputs;
-          return own ? kernel_.start(out) + kernel_.place(in % kernel_.inputs, tap) : nullptr;
-        });
-      }
-    }
-    if (!also_) return;
-    const std::vector<int> others = also_->channels(lanes_);
-    for (const int source : also_sources()) {
-      data = fill_entry<kEach>(tile, data, rounded, others, source, [&](int in, int out) {
-        return kernel_.start(out) + kernel_.inputs + in;
-      });
-    }
-  }
-
-  // What the inputs of one source weigh, whose channels are those of `inputs`.
-  template <int kEach, class Value, class Round, class Find>
-  Value* fill_entry(const Tile& tile, Value* data, Round rounded, const std::vector<int>& inputs,
-                    int source, Find find) const {
-    const int one = lanes_ * together_;
+    std::vector<Output> outputs;
     for (int lane = 0; lane < tile.blocks * lanes_; ++lane) {
       const int out = channels_[static_cast<size_t>(tile.block * lanes_ + lane)];
       if (out < 0) continue;
-      Value* own = data + lane / lanes_ * one + lane % lanes_ * kEach;
-      for (int i = 0; i < together_; ++i) {
-        const auto place = static_cast<size_t>(source * together_ + i);
-        const int in = place < inputs.size() ? inputs[place] : -1;
-        const float* number = in < 0 ? nullptr : find(in, out);
-        if (!number) continue;
-        own[i / kEach * kEach * lanes_ + i % kEach] = rounded(*number, kernel_.scale(out));
-      }
+      outputs.push_back({lane, out / kernel_.outputs, kernel_.start(out), kernel_.scale(out)});
     }
-    return data + tile.blocks * one;
+    const std::set<int>& own = sources(groups(tile.block, tile.blocks));
+    for (int tap = 0; tap < kernel_.size * kernel_.size; ++tap) {
+      const std::vector<Input> inputs = inputs_of(in_, [&](int in) {
+        return Input{in / kernel_.inputs, kernel_.place(in % kernel_.inputs, tap)};
+      });
+      data = fill_entries<kEach>(tile, data, rounded, inputs, outputs, own);
+    }
+    if (!also_) return;
+    const std::vector<Input> others =
+        inputs_of(*also_, [&](int in) { return Input{kAny, kernel_.inputs + in}; });
+    fill_entries<kEach>(tile, data, rounded, others, outputs, also_sources());
+  }
+
+  // Of each lane, up to a whole source.
+  template <class Of>
+  std::vector<Input> inputs_of(const Place& place, Of of) const {
+    std::vector<Input> found;
+    for (const int channel : place.channels(lanes_)) {
+      found.push_back(channel < 0 ? Input() : of(channel));
+    }
+    found.resize((found.size() / static_cast<size_t>(together_) + 1) *
+                 static_cast<size_t>(together_));
+    return found;
+  }
+
+  template <int kEach, class Value, class Round>
+  Value* fill_entries(const Tile& tile, Value* data, Round rounded,
+                      const std::vector<Input>& inputs, const std::vector<Output>& outputs,
+                      const std::set<int>& sources) const {
+    const int one = lanes_ * together_;
+    for (const int source : sources) {
+      const Input* first = inputs.data() + static_cast<Index>(source) * together_;
+      for (const Output& out : outputs) {
+        Value* own = data + out.lane / lanes_ * one + out.lane % lanes_ * kEach;
+        for (int i = 0; i < together_; ++i) {
+          if (first[i].group != out.group && first[i].group != kAny) continue;
+          own[i / kEach * kEach * lanes_ + i % kEach] =
+              rounded(out.weights[first[i].place], out.scale);
+        }
+      }
+      data += tile.blocks * one;
+    }
+    return data;
   }
 
   // Zeros where an output does not belong to the group of an input.
@@ -256,6 +282,7 @@ class ConvPacker {
   Weights& weights_;
   Packed& packed_;
   std::map<Groups, int> entries_;
+  mutable std::map<Groups, std::set<int>> sources_;  // that were asked for
   Index total_ = 0;
 };
 
