@@ -1,7 +1,6 @@
 #include "pack_conv.h"
 
 #include <algorithm>
-#include <cmath>
 #include <map>
 #include <set>
 #include <tuple>
@@ -15,6 +14,12 @@ namespace {
 
 constexpr Index kMost = Index{1} << 27;  // floats of a step
 constexpr double kAlone = 1.1;           // a tile of one block is so much less efficient
+
+// A weight of a file, which is a whole number there.
+int8_t byte_of(float number) {
+  const float within = std::max(-127.0f, std::min(number, 127.0f));  // -127 if it is no number
+  return static_cast<int8_t>(static_cast<int>(within + 512.5f) - 512);
+}
 
 // A convolution's weights: where those of an output begin, and where a tap of an input follows.
 struct Kernel {
@@ -75,9 +80,8 @@ class ConvPacker {
     for (const Tile& tile : packed_.tiles) {
       float* own = data + tile.weight;
       if (packed_.bytes) {
-        fill_together<4>(tile, reinterpret_cast<int8_t*>(own), [](float number, float) {
-          return static_cast<int8_t>(std::clamp(std::lrint(number), -127L, 127L));
-        });
+        fill_together<4>(tile, reinterpret_cast<int8_t*>(own),
+                         [](float number, float) { return byte_of(number); });
       } else if (packed_.blocks) {
         fill_together<2>(tile, reinterpret_cast<uint16_t*>(own),
                          [](float number, float scale) { return half_of(number * scale); });
@@ -233,14 +237,17 @@ class ConvPacker {
                       const std::vector<Input>& inputs, const std::vector<Output>& outputs,
                       const std::set<int>& sources) const {
     const int one = lanes_ * together_;
+    std::vector<int> places(static_cast<size_t>(together_));
+    for (int i = 0; i < together_; ++i) {
+      places[static_cast<size_t>(i)] = i / kEach * kEach * lanes_ + i % kEach;
+    }
     for (const int source : sources) {
       const Input* first = inputs.data() + static_cast<Index>(source) * together_;
       for (const Output& out : outputs) {
         Value* own = data + out.lane / lanes_ * one + out.lane % lanes_ * kEach;
         for (int i = 0; i < together_; ++i) {
           if (first[i].group != out.group && first[i].group != kAny) continue;
-          own[i / kEach * kEach * lanes_ + i % kEach] =
-              rounded(out.weights[first[i].place], out.scale);
+          own[places[static_cast<size_t>(i)]] = rounded(out.weights[first[i].place], out.scale);
         }
       }
       data += tile.blocks * one;
@@ -304,7 +311,7 @@ void pack_factors(const Step& step, const std::vector<int>& channels, Weights& w
     if (out < 0) continue;
     double total = 0;
     const float* own = step.weight->data + static_cast<Index>(out) * inputs;
-    for (int in = 0; in < inputs; ++in) total += std::clamp(std::lrint(own[in]), -127L, 127L);
+    for (int in = 0; in < inputs; ++in) total += byte_of(own[in]);
     const double before = step.bias ? step.bias->data[out] : 0.0;
     bias[i] =
         static_cast<float>(before - step.input_zero * total * factors[static_cast<size_t>(i)]);
