@@ -14,9 +14,7 @@ MOST_MEMORY = 3000  # MB that a hostile file may make the fuzz program take
 
 def test_no_damaged_or_invented_file_harms(files, tmp_path):
     need("cmake", "c++")
-    folder = built(
-        "fuzz", "contexts", ESPNETV2_TESTS="ON", ESPNETV2_SANITIZE="address,undefined"
-    )
+    folder = built("fuzz", "contexts", ESPNETV2_TESTS="ON", ESPNETV2_SANITIZE="address,undefined")
     environment = os.environ | {
         "ASAN_OPTIONS": f"detect_leaks=1:hard_rss_limit_mb={MOST_MEMORY}",
         "UBSAN_OPTIONS": "print_stacktrace=1",
