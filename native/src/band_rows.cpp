@@ -13,8 +13,8 @@ using Kind = Step::Kind;
 
 constexpr Index kNear = 24 << 10;    // floats of a band: they stay in the nearest caches
 constexpr Index kFar = 512 << 10;    // of one that keeps rows of the band before: in the second
-constexpr int kFewest = 2;           // rows of such a one, which may be
-constexpr Index kMost = 1200 << 10;  // as large as this, since two groups would write and read more
+constexpr int kFewest = 2;           // rows of such a one, which may be larger then, up to
+constexpr Index kMost = 1200 << 10;  // this: two groups would move more
 constexpr int kRoom = 2;             // times what a band keeps: rows move once it is used up
 
 size_t at(Name name) { return static_cast<size_t>(name); }

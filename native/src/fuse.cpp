@@ -80,6 +80,14 @@ class Fuser {
   std::vector<int> readers_;  // of each tensor
 };
 
+// A tensor with the channels of another one.
+Name add_like(Program& program, Name other, const char* suffix) {
+  Tensor tensor = program.tensors[static_cast<size_t>(other)];
+  tensor.name += suffix;
+  program.tensors.push_back(std::move(tensor));
+  return static_cast<Name>(program.tensors.size()) - 1;
+}
+
 constexpr int kFew = 8;  // channels of a second map
 
 // A 1x1 convolution of floats, and nothing more.
@@ -146,30 +154,18 @@ void fuse_shortcuts(Program& program) {
   program.steps = std::move(steps);
 }
 
-namespace {
-
-// A tensor with the channels of another one.
-Name add_like(Program& program, Name other, const char* suffix) {
-  Tensor tensor = program.tensors[static_cast<size_t>(other)];
-  tensor.name += suffix;
-  program.tensors.push_back(std::move(tensor));
-  return static_cast<Name>(program.tensors.size()) - 1;
-}
-
-}  // namespace
-
 void split_means(Program& program) {
   const std::vector<int> count = readers(program);
   std::vector<Step> steps;
   for (Step& step : program.steps) {
     const Name in = step.inputs[0];
-    const auto maker =
-        std::find_if(steps.begin(), steps.end(), [&](const Step& one) { return one.out == in; });
-    if (step.kind == Kind::mean && count[static_cast<size_t>(in)] > 1 && maker != steps.end()) {
+    if (step.kind == Kind::mean && in != kImage && count[static_cast<size_t>(in)] > 1) {
       Step rows;
       rows.kind = Kind::row_mean;
       rows.inputs = {in};
       rows.out = step.inputs[0] = add_like(program, in, "_rows");
+      const auto maker =
+          std::find_if(steps.begin(), steps.end(), [&](const Step& one) { return one.out == in; });
       steps.insert(maker + 1, std::move(rows));
     }
     steps.push_back(std::move(step));
