@@ -16,8 +16,8 @@ void fuse_shortcuts(Program& program);
 // which are made with the map itself.
 void split_means(Program& program);
 
-// A map that a convolution reads around its pixels is a band of rows only, if nothing else wants it.
-// So what wants it behind a gate reads a copy, where the plan finds that to be worthwhile.
+// A map that a convolution reads around its pixels is a band of rows only, if nothing else wants
+// it. So what wants it behind a gate reads a copy, where the plan finds that to be worthwhile.
 void copy_for_later(Program& program);
 
 // What a gate waits for ends a group, since it needs a whole map. So the steps that make what it

@@ -4,8 +4,8 @@
 
 namespace espnetv2 {
 
-// The rows that each operation of a group makes so that the last one can make [row, end), if of each
-// local storage those of `known` are there. `made` has a place for each operation, `kept` and
+// The rows that each operation of a group makes so that the last one can make [row, end), if of
+// each local storage those of `known` are there. `made` has a place for each operation, `kept` and
 // `known` one for each of the group's local storages; what has to be made once more is struck from
 // `known`.
 void find_ranges(const Group& group, int row, int end, Range* known, Range* made, Range* kept);

@@ -108,6 +108,24 @@ def test_large_maps_for_every_thread_count(name, sizes):
                 assert np.abs(a - b).max() <= BOUND * np.abs(b).max(), size
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["espnetv2_seg_s0_5", "espnetv2_seg_s2_0", "espnetv2_ssd300_s0_5", "espnet_p2_q8"]
+)
+def test_any_size_gives_the_same_bits_for_every_thread_count(name):
+    """Other threads are other groups and bands, so what one of them gets wrong shows."""
+    network = fold(lively(entry(name).build()))
+    model = espnetv2_native.Model.of(content_of(network, notes={}))
+    sizes = np.random.default_rng(0).integers(32, (800, 1200), size=(25, 2))
+    for height, width in sizes.tolist():
+        images = noise(1, height, width).numpy()
+        truth = model.open(1, height, width, 1).run(images)
+        for threads in (2, 3, 5):
+            found = model.open(1, height, width, threads).run(images)
+            for a, b in zip(found, truth, strict=True):
+                assert np.array_equal(a, b), (height, width, threads)
+
+
 def test_sizes_come_and_go():
     """More sizes than are kept, each seen twice, with what the last one left in memory."""
     network = lively(entry("espnetv2_s0_5").build())
