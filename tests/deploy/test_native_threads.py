@@ -32,10 +32,15 @@ def test_woken_threads_leave_the_caller_its_core():
     context = model.open(1, 224, 224, 2)
     (helper,) = set(TASKS.iterdir()) - before
     image = np.ones((1, 3, 224, 224), np.float32)
-    together = 0
-    for _ in range(30):
-        time.sleep(0.03)
-        for _ in range(3):
-            context.run(image)
-        together += core(TASKS / str(os.getpid())) == core(helper)
-    assert together <= 10  # of 30; without the move 21 to 26
+
+    def together():
+        times = 0
+        for _ in range(30):
+            time.sleep(0.03)
+            for _ in range(3):
+                context.run(image)
+            times += core(TASKS / str(os.getpid())) == core(helper)
+        return times
+
+    # of 30, without the move 21 to 26; a few tries, since other processes want the cores as well
+    assert any(together() <= 10 for _ in range(6))
