@@ -90,7 +90,8 @@ double BandRows::work_of_row(const Operation& operation) const {
       steps += taps * moved / static_cast<double>(packed.taps.size());
     }
   }
-  return steps * storage(operation.out).width;
+  const Storage& out = storage(operation.out);
+  return steps * out.width * out.lanes;
 }
 
 void BandRows::keep_rows(const Group& group) {

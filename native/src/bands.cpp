@@ -100,11 +100,24 @@ class Worker {
       const float* from = maps_.memory.image + before;
       for (int y = row; y < end; ++y) {
         char* to = image.move(y * image.row + c * image.block);
-        std::memcpy(to, from + static_cast<Index>(y) * s.width, sizeof(float) * at(s.width));
-        clear(to - s.border * s.value, s.border * s.value);
-        clear(to + s.width * s.value, s.border * s.value);
+        const float* row = from + static_cast<Index>(y) * s.width;
+        if (s.odd) {
+          auto* even = reinterpret_cast<float*>(to);
+          maps_.kernels.part(row, even, even + s.odd, s.width);
+          clear_beside(to, (s.width + 1) / 2, (s.border + 1) / 2);
+          clear_beside(to + s.odd * s.value, s.width / 2, (s.border + 1) / 2);
+        } else {
+          std::memcpy(to, row, sizeof(float) * at(s.width));
+          clear_beside(to, s.width, s.border);
+        }
       }
     }
+  }
+
+  static void clear_beside(char* row, Index width, Index border) {
+    constexpr Index kValue = sizeof(float);
+    clear(row - border * kValue, border * kValue);
+    clear(row + width * kValue, border * kValue);
   }
 
   Maps maps_;

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "error.h"
+#include "planar.h"
 
 namespace espnetv2 {
 
@@ -48,8 +49,8 @@ class Joiner {
 
 }  // namespace
 
-std::vector<int> Place::channels(int lanes) const {
-  std::vector<int> found(static_cast<size_t>(blocks * lanes), -1);
+std::vector<int> Place::channels(int whole) const {
+  std::vector<int> found(static_cast<size_t>(blocks * lanes(whole)), -1);
   for (size_t c = 0; c < lane.size(); ++c)
     found[static_cast<size_t>(lane[c])] = static_cast<int>(c);
   return found;
@@ -87,30 +88,35 @@ std::vector<Place> place_channels(const Program& program, int lanes) {
   const auto at = [&](Name name) -> Place& { return places[static_cast<size_t>(name)]; };
   const auto plain = [&](Name name) {
     Place& place = at(name);
-    const int channels = channels_of(program, name);
-    place.blocks = (channels + lanes - 1) / lanes;
+    const int channels = channels_of(program, name), own = place.lanes(lanes);
+    place.blocks = (channels + own - 1) / own;
     for (int c = 0; c < channels; ++c) place.lane.push_back(c);
   };
   for (size_t name = 0; name < places.size(); ++name)
     places[name].storage = static_cast<Name>(name);
+  const PlanarMaps planes = find_planar_maps(program, lanes);
+  for (size_t name = 0; name < places.size(); ++name) {
+    places[name].planar = planes.planar[name];
+    places[name].parted = planes.parted[name];
+  }
   plain(kImage);
-  at(kImage).blocks = channels_of(program, kImage);
-  at(kImage).planar = true;
   for (const Step& step : program.steps) {
     const Place& first = at(step.inputs[0]);
     Place& out = at(step.out);
+    const bool turns =
+        step.kind == Step::Kind::conv || planes.turned[static_cast<size_t>(step.out)];
     const bool by_planes = step.kind == Step::Kind::shrink;
-    require(by_planes ? first.planar : !first.planar || step.kind == Step::Kind::conv,
+    require(by_planes ? first.planar : first.planar == out.planar || (first.planar && turns),
             "a step reads a map that lies otherwise than it expects");
     std::vector<Name> others(step.inputs.begin() + 1, step.inputs.end());
-    others.insert(others.end(), {step.residual, step.gate, step.other, step.lanes_of, step.also});
+    others.insert(others.end(), {step.residual, step.gate, step.other, step.also});
     for (const Name name : others) {
-      require(name == kNone || !at(name).planar, "a step reads a map plane by plane");
+      require(name == kNone || at(name).planar == out.planar, "a step reads a map plane by plane");
     }
     switch (step.kind) {
       case Step::Kind::conv:
         if (const Name like = step.residual != kNone ? step.residual : step.lanes_of;
-            like == kNone) {
+            like == kNone || at(like).planar != out.planar) {
           plain(step.out);
         } else {
           out.blocks = at(like).blocks;
@@ -125,16 +131,18 @@ std::vector<Place> place_channels(const Program& program, int lanes) {
         // of several sources the first one's lanes are everyone's
         const auto own = static_cast<size_t>(channels_of(program, step.out)) / step.branches.size();
         const auto sources = static_cast<int>(first.lane.size() / own);
-        const int blocks = first.blocks / sources;
+        int blocks = first.blocks / sources;
         for (size_t i = 0; i < first.lane.size(); ++i) {
           const auto source = static_cast<int>(i / own);
-          require(first.lane[i] == first.lane[i % own] + source * blocks * lanes,
+          require(first.lane[i] == first.lane[i % own] + source * blocks * first.lanes(lanes),
                   "a step adds maps whose channels lie at different lanes");
         }
+        const int each = out.lanes(lanes);
+        if (first.planar) blocks = (static_cast<int>(own) + each - 1) / each;
         out.blocks = blocks * static_cast<int>(step.branches.size());
         for (size_t branch = 0; branch < step.branches.size(); ++branch) {
           for (size_t c = 0; c < own; ++c) {
-            out.lane.push_back(first.lane[c] + static_cast<int>(branch) * blocks * lanes);
+            out.lane.push_back(first.lane[c] + static_cast<int>(branch) * blocks * each);
           }
         }
         break;
@@ -142,7 +150,9 @@ std::vector<Place> place_channels(const Program& program, int lanes) {
       case Step::Kind::concat:
         for (const Name name : step.inputs) {
           Place& part = at(name);
-          for (const int32_t lane : part.lane) out.lane.push_back(lane + out.blocks * lanes);
+          for (const int32_t lane : part.lane) {
+            out.lane.push_back(lane + out.blocks * out.lanes(lanes));
+          }
           part.storage = step.out;
           part.block = out.blocks;
           out.blocks += part.blocks;
@@ -162,7 +172,6 @@ std::vector<Place> place_channels(const Program& program, int lanes) {
       default:
         out.blocks = first.blocks;
         out.lane = first.lane;
-        out.planar = first.planar;
     }
     for (const Name name : {step.residual, step.gate, step.other}) {
       require(name == kNone || at(name).lane == out.lane,

@@ -13,8 +13,12 @@ struct Place {
   Name storage = kNone;  // the tensor that owns it
   int block = 0;         // the first
   int blocks = 0;
-  bool planar = false;        // plane by plane, as the image: a channel a block, of one lane
+  bool planar = false;        // plane by plane: a channel a block, of one lane;
+  bool parted = false;        // and the odd pixels of a row behind the even ones
   std::vector<int32_t> lane;  // of each channel, from the first block on
+
+  // In blocks of so many lanes, of which a plane has one.
+  int lanes(int whole) const { return planar ? 1 : whole; }
 
   // The channel of every lane, or -1.
   std::vector<int> channels(int lanes) const;

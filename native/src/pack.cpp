@@ -24,12 +24,22 @@ Index per_lane(const Array* array, const std::vector<int>& channels, float other
   return place;
 }
 
-void pack_pyramid(const Step& step, const Place& in, const Place& out, int lanes, Weights& weights,
+// The same channels, plane by plane.
+Place planes_of(const Place& place) {
+  Place planes;
+  planes.planar = true;
+  planes.blocks = static_cast<int>(place.lane.size());
+  for (int c = 0; c < planes.blocks; ++c) planes.lane.push_back(c);
+  return planes;
+}
+
+void pack_pyramid(const Step& step, const Place& in, const Place& out, int whole, Weights& weights,
                   Packed& packed) {
+  const int lanes = in.lanes(whole);
   const auto branches = static_cast<int>(step.branches.size());
   const int blocks = out.blocks / branches;
   const auto sources = static_cast<int>(step.branches[0].weight->shape[1]);
-  const std::vector<int> channels = in.channels(lanes);
+  const std::vector<int> channels = in.channels(whole);
   Index total = 0;
   for (const Branch& branch : step.branches) {
     const auto side = static_cast<int>(branch.weight->shape[2]);
@@ -58,7 +68,7 @@ void pack_pyramid(const Step& step, const Place& in, const Place& out, int lanes
     }
   }
   // the branches of a block stand together
-  const std::vector<int> made = out.channels(lanes);
+  const std::vector<int> made = out.channels(whole);
   std::vector<int> order;
   for (int block = 0; block < blocks; ++block) {
     for (int b = 0; b < branches; ++b) {
@@ -101,6 +111,10 @@ std::vector<Packed> pack(const Program& program, const std::vector<Place>& place
   const Place& out = places[static_cast<size_t>(step.out)];
   const std::vector<int> channels = out.channels(lanes);
   std::vector<Packed> packed(step.kind == Step::Kind::enlarge ? 4 : 1);
+  if (in.planar && step.kind == Step::Kind::pyramid) {
+    pack_pyramid(step, in, planes_of(out), lanes, weights, packed[0]);
+    return packed;
+  }
   if (step.kind == Step::Kind::pyramid || step.kind == Step::Kind::rescale) {
     pack_pyramid(step, in, out, lanes, weights, packed[0]);
     return packed;
@@ -111,8 +125,12 @@ std::vector<Packed> pack(const Program& program, const std::vector<Place>& place
     if (step.kind == Step::Kind::conv || step.kind == Step::Kind::enlarge) {
       const bool plain = step.kind == Step::Kind::conv;
       const Place* also = step.also == kNone ? nullptr : &places[static_cast<size_t>(step.also)];
-      pack_conv(program, step, in, also, channels, plain ? -1 : static_cast<int>(i), kernels,
-                weights, one);
+      if (out.planar) {
+        pack_planar(program, step, also, weights, one);
+      } else {
+        pack_conv(program, step, in, also, channels, plain ? -1 : static_cast<int>(i), kernels,
+                  weights, one);
+      }
       if (one.bias < 0) one.bias = per_lane(step.bias, channels, 0.0f, weights);
       if (one.bias < 0) {
         Array none;

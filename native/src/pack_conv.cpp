@@ -21,6 +21,13 @@ int8_t byte_of(float number) {
   return static_cast<int8_t>(static_cast<int>(within + 512.5f) - 512);
 }
 
+// A tap of a convolution that has `size` taps a side.
+Reach reach_of(const Step& step, int lane, int tap, int size) {
+  const int middle = size / 2, dilation = step.dilation;
+  return {lane, static_cast<int16_t>((tap / size - middle) * dilation),
+          static_cast<int16_t>((tap % size - middle) * dilation)};
+}
+
 // A convolution's weights: where those of an output begin, and where a tap of an input follows.
 struct Kernel {
   const Step& step;
@@ -180,9 +187,7 @@ class ConvPacker {
   }
 
   void reach_lane(int lane, int tap) {
-    const int middle = kernel_.size / 2, dilation = kernel_.step.dilation;
-    packed_.reach.push_back({lane, static_cast<int16_t>((tap / kernel_.size - middle) * dilation),
-                             static_cast<int16_t>((tap % kernel_.size - middle) * dilation)});
+    packed_.reach.push_back(reach_of(kernel_.step, lane, tap, kernel_.size));
   }
 
   // What an input lane weighs: a place behind the weights of an output of its group, or of any.
@@ -334,6 +339,46 @@ void pack_conv(const Program& program, const Step& step, const Place& in, const 
   const int together = bytes ? kernels.granule : blocks ? kernels.together : 1;
   ConvPacker(kernel, in, also, channels, kernels.lanes, together, bytes, weights, packed).run();
   if (bytes) pack_factors(step, channels, weights, packed);
+}
+
+void pack_planar(const Program& program, const Step& step, const Place* also, Weights& weights,
+                 Packed& packed) {
+  const int ins = program.tensors[static_cast<size_t>(step.inputs[0])].channels / step.groups;
+  const int outs = program.tensors[static_cast<size_t>(step.out)].channels / step.groups;
+  const int size = static_cast<int>(step.weight->shape[2]), taps = size * size;
+  const int others = also ? static_cast<int>(also->lane.size()) : 0, depth = ins * taps;
+  float* data =
+      weights.add(static_cast<Index>(depth + others) * outs * step.groups, &packed.weights);
+  Index weight = 0;
+  for (int group = 0; group < step.groups; ++group) {
+    for (int tap = 0; tap < taps; ++tap) {
+      for (int in = 0; in < ins; ++in) {
+        packed.reach.push_back(reach_of(step, group * ins + in, tap, size));
+      }
+    }
+    const int parts = (outs + kMostOutputs - 1) / kMostOutputs;
+    for (int part = 0; part < parts; ++part) {
+      const int first = group * outs + outs * part / parts;
+      const int count = group * outs + outs * (part + 1) / parts - first;
+      packed.tiles.push_back({first, count, depth, group * depth, weight});
+      weight += static_cast<Index>(depth + others) * count;
+      const auto give = [&](int out, int place) {
+        const Index own = static_cast<Index>(first + out) * (depth + others) + place;
+        *data++ = step.weight->data[own] *
+                  (step.weight_scale ? step.weight_scale->data[first + out] : 1.0f);
+      };
+      for (int tap = 0; tap < taps; ++tap) {
+        for (int in = 0; in < ins; ++in) {
+          for (int out = 0; out < count; ++out) give(out, in * taps + tap);
+        }
+      }
+      for (int in = 0; in < others; ++in) {
+        for (int out = 0; out < count; ++out) give(out, depth + in);
+      }
+    }
+  }
+  for (int in = 0; in < others; ++in) packed.reach.push_back(reach_of(step, in, 0, 1));
+  packed.also_depth = others;
 }
 
 }  // namespace espnetv2

@@ -12,4 +12,8 @@ void pack_conv(const Program& program, const Step& step, const Place& in, const 
                const std::vector<int>& channels, int corner, const Kernels& kernels,
                Weights& weights, Packed& packed);
 
+// Of planes: weights are [depth][outputs of a tile], and a tile's block is its first output.
+void pack_planar(const Program& program, const Step& step, const Place* also, Weights& weights,
+                 Packed& packed);
+
 }  // namespace espnetv2

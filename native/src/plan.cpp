@@ -55,6 +55,9 @@ class Planner {
     const Index line = static_cast<Index>(kCacheLine) / plan_.value;
     return (count + line - 1) / line * line;
   }
+  static Index whole_lines(Index floats) {
+    return (floats + kPlaneLine - 1) / kPlaneLine * kPlaneLine;
+  }
   Name storage_name(Name name) const { return plan_.storage_of[at(name)]; }
   Storage& storage(Name name) { return plan_.storages[at(storage_name(name))]; }
 
@@ -105,6 +108,7 @@ class Planner {
       const bool read_elsewhere = storage_name(step.inputs[0]) == theirs;
       if (!whole || !own || read_elsewhere || last[at(theirs)] != i) continue;
       if (borders_[at(theirs)] != borders_[at(mine)]) continue;
+      if (network_.places[at(theirs)].parted != network_.places[at(mine)].parted) continue;
       last[at(theirs)] = last[at(mine)];
       for (Name& name : plan_.storage_of) {
         if (name == mine) name = theirs;
@@ -149,20 +153,33 @@ class Planner {
       s.value = wide(static_cast<Name>(i)) ? 4 : plan_.value;
       s.flat = !planar && !by_rows[i] && s.border == 0 && s.width < kFlatWidth &&
                s.height * s.width <= kFlatPixels;
-      // rows of planes begin on cache lines, since vectors go along them
-      s.left = planar && s.border > 0 ? static_cast<int>(kPlaneLine) : s.border;
-      const Index columns = s.left + s.width + s.border;
-      if (s.flat) {
-        s.row = columns * s.lanes;
+      if (planar) {
+        lay_out_planes(s, network_.places[i].parted);
+      } else if (s.flat) {
+        s.row = s.width * s.lanes;
         s.block = s.row * s.height;
         s.image = s.block * s.blocks;
       } else {
-        s.block = planar ? (columns + kPlaneLine - 1) / kPlaneLine * kPlaneLine : columns * s.lanes;
+        s.left = s.border;
+        s.block = (s.width + 2 * s.border) * s.lanes;
         s.row = s.block * s.blocks;
         s.image = s.row * (s.height + 2 * s.border);
       }
       require(s.image * plan_.batch < kLargest, "the picture or the batch is too large");
     }
+  }
+
+  // Planes begin on cache lines, since vectors go along them. What lies behind one is the border of
+  // the next one too.
+  static void lay_out_planes(Storage& s, bool parted) {
+    const int parts = parted ? 2 : 1;
+    const Index line = whole_lines((s.width + parts - 1) / parts + (s.border + parts - 1) / parts);
+    s.odd = parted ? line : 0;
+    s.block = parts * line;
+    s.left = s.border > 0 ? static_cast<int>(kPlaneLine) : 0;
+    // vectors may end behind the last plane, those of every other pixel farther
+    s.row = s.left + s.block * s.blocks + (s.border > 0 ? (parted ? 2 : 4) * kPlaneLine : 0);
+    s.image = s.row * (s.height + 2 * s.border);
   }
 
   // ---- memory -----------------------------------------------------------------------------
@@ -309,9 +326,11 @@ class Planner {
             const Reach& one = packed.reach[i];
             const bool also = i + at(packed.also_depth) >= packed.reach.size();
             const Storage& from = also ? storage(operation.step->also) : in;
-            operation.offsets.push_back(
-                static_cast<int32_t>(one.lane / from.lanes * from.block + one.lane % from.lanes +
-                                     one.down * from.row + one.right * from.lanes));
+            const Index right =
+                from.odd ? (one.right & 1) * from.odd + (one.right >> 1) : one.right * from.lanes;
+            operation.offsets.push_back(static_cast<int32_t>(one.lane / from.lanes * from.block +
+                                                             one.lane % from.lanes +
+                                                             one.down * from.row + right));
           }
         }
         if (operation.merged && !out.flat) {

@@ -30,12 +30,14 @@ struct Range {
 // A map in memory: [row][block][column][lane] with a border of zeros as wide as its readers reach,
 // so that no loop has an edge case. Small maps that nobody reaches beyond are flat, [block][row]
 // [column][lane], so that a 1x1 convolution takes all of their pixels as one row. The image is
-// [row][channel][column].
+// [row][channel][column], and so are other maps that lie plane by plane: of floats, with room for
+// whole vectors in each row.
 struct Storage {
   int blocks = 0, lanes = 0;
   int height = 0, width = 0, border = 0;
   int left = 0;   // pixels before the first one of a row: the border at least
   int value = 4;  // bytes
+  Index odd = 0;  // of planes: from a row's even pixels to its odd ones; 0 in natural order
   bool flat = false;
   Index row = 0, block = 0;   // distance of neighbours, in values
   Index image = 0;            // of the images of a batch

@@ -22,7 +22,7 @@ class Steps {
         pyramid(operation, share);
         break;
       case Kind::shrink:
-        maps_.kernels.shrink(between<ShrinkArgs>(operation, share));
+        shrink(operation, share);
         break;
       case Kind::maximum:
       case Kind::mean:
@@ -106,6 +106,14 @@ class Steps {
     }
     a.tile = share.part;
     a.tile_end = share.part_end;
+    if (to.lanes == 1) {
+      a.x_step = 1;
+      a.x_odd = step.stride == 1 ? from.odd : 0;
+      a.out_odd = to.odd;
+      if (to.border > 0) a.out_room = to.odd ? to.odd : to.block;
+      maps_.kernels.conv_planar(a);
+      return;
+    }
     if (packed.bytes) {
       a.inverse = 1 / step.input_scale;
       a.zero = static_cast<float>(step.input_zero);
@@ -165,7 +173,16 @@ class Steps {
     a.blocks /= a.branches;
     a.block = share.part;
     a.block_end = share.part_end;
-    maps_.kernels.pyramid(a);
+    if (storage(operation.in).lanes > 1) return maps_.kernels.pyramid(a);
+    a.channels = maps_.channels(operation.in);
+    a.turned = storage(operation.out).lanes > 1;
+    maps_.kernels.pyramid_planar(a);
+  }
+
+  void shrink(const Operation& operation, const Share& share) {
+    auto a = between<ShrinkArgs>(operation, share);
+    a.x_odd = storage(operation.in).odd;
+    maps_.kernels.shrink(a);
   }
 
   void window(const Operation& operation, const Share& share) {
@@ -279,10 +296,35 @@ class Steps {
         end = share.part_end;
       }
     }
-    const Index side = static_cast<Index>(s.border) * s.lanes;
+    if (s.lanes == 1 && operation.step->kind == Kind::conv) {
+      clear_around_planes(s, share, out, end);
+    } else if (s.odd) {
+      clear_border(s, share, first, end, out.at, (s.width + 1) / 2, (s.border + 1) / 2);
+      clear_border(s, share, first, end, out.move(s.odd), s.width / 2, (s.border + 1) / 2);
+    } else {
+      clear_border(s, share, first, end, out.at, s.width, s.border);
+    }
+  }
+
+  // A convolution of planes fills its lines up itself, which is the border of the next one too.
+  static void clear_around_planes(const Storage& s, const Share& share, const View& out, int end) {
+    const Index side = static_cast<Index>(s.border) * s.value;
+    const auto from = [&](int y) { return out.move(y * out.row) - side; };
+    const Index whole = side + end * s.block * s.value;
+    for (int y = share.row; y < share.row_end; ++y) clear(from(y), side);
+    if (s.local) return;
+    for (int y = -s.border; y < 0 && share.row == 0; ++y) clear(from(y), whole);
+    if (share.row_end < s.height) return;
+    for (int y = s.height; y < s.height + s.border; ++y) clear(from(y), whole);
+  }
+
+  // Of blocks from the first to the end, `border` pixels beside `width` from `at` on.
+  static void clear_border(const Storage& s, const Share& share, int first, int end, char* at,
+                           int width, int border) {
+    const Index side = static_cast<Index>(border) * s.lanes;
     for (int block = first; block < end; ++block) {
-      const auto from = [&](int y) { return out.move(block * out.block - side + y * out.row); };
-      const Index whole = s.width * s.lanes + 2 * side;
+      const auto from = [&](int y) { return at + (block * s.block - side + y * s.row) * s.value; };
+      const Index whole = static_cast<Index>(width) * s.lanes + 2 * side;
       if (share.row == 0 && !s.local) {
         for (int y = -s.border; y < 0; ++y) clear(from(y), whole * s.value);
       }

@@ -45,6 +45,8 @@ struct ConvArgs {
   const float* fall;
   int width;
   int row, row_end, tile, tile_end;
+  Index x_odd, out_odd;  // of planes: from a row's even pixels to its odd ones; 0 for natural order
+  Index out_room;        // of such a line of pixels; zeros fill it up. 0 where nobody reads them
 
   // Where bytes are multiplied: x becomes round(x * inverse + zero), from 0 to 255.
   float inverse, zero;
@@ -72,6 +74,8 @@ struct MapArgs {
 };
 
 constexpr int kMostDilation = 4;
+constexpr int kMostOutputs = 4;         // of a tile of planes
+constexpr int kMostPlanarBranches = 4;  // of a pyramid of planes
 
 // Depth-wise convolutions of one map: the branches of a unit, whose sums run on, or a plain one,
 // a pool, or a sum over several maps that lie side by side. Branch b of block c lies at block
@@ -89,6 +93,8 @@ struct PyramidArgs : MapArgs {
   const float* shift;
   bool running;  // branches add up
   int block, block_end;
+  int channels;  // of planes, which are the blocks then, unless
+  bool turned;   // the result lies in blocks of lanes
 };
 
 // Bilinear interpolation between two rows and two columns.
@@ -122,7 +128,9 @@ struct RescaleArgs : MapArgs {
 };
 
 // Means of 3x3 pixels at every other pixel, plane by plane: each is a block of floats.
-using ShrinkArgs = MapArgs;
+struct ShrinkArgs : MapArgs {
+  Index x_odd;  // as `ConvArgs::x_odd`
+};
 
 // Means, or maxima, over windows that may differ from output to output.
 struct WindowArgs : MapArgs {
@@ -189,6 +197,11 @@ struct Kernels {
   // where an entry is a granule of input channels. Null as above.
   void (*conv_bytes)(const ConvArgs&);
   void (*pyramid)(const PyramidArgs&);
+  // The same of maps that lie plane by plane.
+  void (*conv_planar)(const ConvArgs&);
+  void (*pyramid_planar)(const PyramidArgs&);
+  // So many neighbouring floats, even and odd ones apart.
+  void (*part)(const float* from, float* even, float* odd, int count);
   void (*resize)(const ResizeArgs&);
   void (*rescale)(const RescaleArgs&);
   void (*shrink)(const ShrinkArgs&);

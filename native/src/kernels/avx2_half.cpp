@@ -1,4 +1,5 @@
 #define HALF
+#define FLOATS avx2_kernels
 #define LANES 8
 #define TILE_PIXELS 6
 #define NAME "avx2"

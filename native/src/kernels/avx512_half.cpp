@@ -1,4 +1,5 @@
 #define HALF
+#define FLOATS avx512_kernels
 #define LANES 16
 #define TILE_PIXELS 14
 #define NAME "avx512"

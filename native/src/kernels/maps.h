@@ -75,14 +75,42 @@ INLINE void shrink_row(const float* middle, Index x_row, float* out, int width) 
   }
 }
 
+// The same of a row whose odd pixels lie apart. What is written behind the row's end is in its
+// room.
+INLINE void shrink_parted(const float* even, Index odd, Index x_row, float* out, int width) {
+  const auto column = [&](const float* x) {
+    return load_unaligned(x - x_row) + load_unaligned(x) + load_unaligned(x + x_row);
+  };
+  for (int x = 0; x < width; x += kLanes) {
+    const float* at = even + x;
+    store(out + x, (column(at + odd - 1) + column(at) + column(at + odd)) * (1.0f / 9.0f));
+  }
+}
+
 // Of planes, which are floats.
 void shrink(const ShrinkArgs& a) {
   for (int c = 0; c < a.blocks; ++c) {
     for (int y = a.row; y < a.row_end; ++y) {
-      shrink_row(static_cast<const float*>(a.x) + 2 * y * a.x_row + c * a.x_block, a.x_row,
-                 static_cast<float*>(a.out) + y * a.out_row + c * a.out_block, a.width);
+      const float* x = static_cast<const float*>(a.x) + 2 * y * a.x_row + c * a.x_block;
+      float* out = static_cast<float*>(a.out) + y * a.out_row + c * a.out_block;
+      if (a.x_odd) {
+        shrink_parted(x, a.x_odd, a.x_row, out, a.width);
+      } else {
+        shrink_row(x, a.x_row, out, a.width);
+      }
     }
   }
+}
+
+void part(const float* from, float* even, float* odd, int count) {
+  for (; count >= 2 * kLanes; count -= 2 * kLanes, from += 2 * kLanes) {
+    const Vector a = load_unaligned(from), b = load_unaligned(from + kLanes);
+    store(even, every_other<0>(a, b));
+    store(odd, every_other<1>(a, b));
+    even += kLanes;
+    odd += kLanes;
+  }
+  for (int i = 0; i < count; ++i) *(i % 2 ? odd : even)++ = from[i];
 }
 
 // Sums go row by row, since one over a whole map would lose the last digits of its terms.

@@ -1,4 +1,5 @@
 #define HALF
+#define FLOATS neon_kernels
 #define LANES 4
 #define TILE_PIXELS 12
 #define NAME "neon"

@@ -1,4 +1,5 @@
 #define HALF
+#define FLOATS plain_kernels
 #define LANES 4
 #define TILE_PIXELS 6
 #define NAME "plain"

@@ -4,6 +4,7 @@
 
 #include "kernels/blocks.h"
 #include "kernels/maps.h"
+#include "kernels/planar.h"
 #include "kernels/planes.h"
 #include "kernels/pyramid.h"
 #include "kernels/rescale.h"
@@ -56,10 +57,11 @@ constexpr bool kReadsAlso = false;
 constexpr bool kReadsAlso = true;
 #endif
 
-const Kernels kTable = {NAME,         kLanes,     sizeof(Value), conv,     kConvBlocks,
-                        kReadsAlso,   kConvBytes, pyramid,       resize,   rescale,
-                        shrink,       window,     combine,       gather,   planes,
-                        exponentials, peak,       kGranule,      kTogether};
+const Kernels kTable = {NAME,       kLanes,     sizeof(Value), conv,         kConvBlocks,
+                        kReadsAlso, kConvBytes, pyramid,       conv_planar,  pyramid_planar,
+                        part,       resize,     rescale,       shrink,       window,
+                        combine,    gather,     planes,        exponentials, peak,
+                        kGranule,   kTogether};
 
 }  // namespace
 

@@ -218,7 +218,6 @@ INLINE void conv_by(const ConvArgs& a, const TileFunctions& tiles) {
 
 #if !defined(BYTES)
 INLINE const TileFunctions* tiles_for(Index step) {
-  if (step == 2) return &kTiles<2, float>;  // every other pixel of the image
 #if defined(HALF)
   if (of_planes(step)) return &kTiles<0, float>;
 #endif

@@ -36,6 +36,7 @@ typedef float Value;
 
 #define UNROLL _Pragma("GCC unroll 64")
 #define INLINE inline __attribute__((always_inline))
+#define INLINE_LAMBDA __attribute__((always_inline))
 
 INLINE Vector load(const float* p) { return *reinterpret_cast<const Vector*>(p); }
 INLINE void store(float* p, Vector v) { *reinterpret_cast<Vector*>(p) = v; }
@@ -152,7 +153,7 @@ INLINE Vector in_register(Vector v) {
   return v;
 }
 INLINE Vector zero() { return Vector{}; }
-INLINE Vector all(float value) { return Vector{} + value; }
+INLINE Vector all(float value) { return value - Vector{}; }  // adding would lose -0
 
 // PReLU with a slope of its own on either side. Slopes of any sign and size occur in trained
 // networks, so "the larger of x and a x" would be wrong.
