@@ -11,8 +11,9 @@ import torch
 # Triton decides to interpret kernels on the CPU when it is imported, and torch._dynamo imports it.
 if importlib.util.find_spec("triton") and not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
-    for name in ("triton.language", "espnetv2.kernels.depthwise_pyramid.launch"):
-        importlib.import_module(name)
+    importlib.import_module("triton.language")
+    for name in ("depthwise_pyramid", "norm_act"):
+        importlib.import_module(f"espnetv2.kernels.{name}.launch")
     del os.environ["TRITON_INTERPRET"]
 
 

@@ -16,27 +16,25 @@ from triton.backends.compiler import GPUTarget
 
 from espnetv2.kernels.depthwise_pyramid import launch
 from espnetv2.kernels.depthwise_pyramid import triton as kernels
+from espnetv2.kernels.norm_act import triton as norms
 
 MAPS, WIDE = "*bf16", "*fp32"
 POINTERS = {
-    **dict.fromkeys(("x_ptr", "y_ptr", "g_ptr", "dx_ptr"), MAPS),
+    **dict.fromkeys(("x_ptr", "y_ptr", "z_ptr", "r_ptr", "g_ptr", "dx_ptr", "dr_ptr"), MAPS),
     **dict.fromkeys(("w_ptr", "factors_ptr", "mean_ptr", "square_ptr", "count_ptr"), WIDE),
-    "partial_ptr": WIDE,
+    **dict.fromkeys(("var_ptr", "weight_ptr", "bias_ptr", "slope_ptr", "sums_ptr"), WIDE),
+    **dict.fromkeys(("partial_ptr", "means_ptr", "squares_ptr"), WIDE),
 }
-EVEN = ("C", "x_p", "y_p", "g_p")  # multiples of 16: vector loads
-ONES = ("x_c", "y_c", "g_c")  # channels last
+EVEN = ("C", "x_p", "y_p", "g_p", "pixels", "image_step", "p_step")  # multiples of 16
+ONES = ("x_c", "y_c", "g_c", "c_step")  # channels last
 DILATIONS = (1, 2, 3, 4)
 
 
 def build(kernel, constants, capability):
-    constants = {
-        **dict.fromkeys((name for name in kernel.arg_names if name in ONES), 1),
-        "K": 4,
-        "DILATIONS": DILATIONS,
-        "ACC": tl.float32,
-        "INDEX": tl.int32,
-        **constants,
-    }
+    usual = {**dict.fromkeys(ONES, 1), "K": 4, "DILATIONS": DILATIONS}
+    usual |= {"ACC": tl.float32, "INDEX": tl.int32}
+    taken = {name: value for name, value in usual.items() if name in kernel.arg_names}
+    constants = {**taken, **constants}
     signature, even = {}, {}
     for place, name in enumerate(kernel.arg_names):
         signature[name] = "constexpr" if name in constants else POINTERS.get(name, "i32")
@@ -76,6 +74,18 @@ def main():
             made = build(kernel, {**constants, "STRIDE": stride}, int(sys.argv[1]))
             vector = "ld.global.v4" in made.asm["ptx"]
             found[f"{name}, stride {stride}"] = [*usage(made.asm["cubin"]), vector]
+    tile = {"BLOCK_P": 32, "BLOCK_C": 64}
+    both = {"EPS": 1e-5, "RESIDUAL": True, "ACT": True}
+    for name, kernel, constants in (
+        ("norm moments", norms.moments_kernel, tile),
+        ("norm join", norms.join_kernel, {"BLOCK_S": 1024, "BLOCK_C": 4}),
+        ("norm forward", norms.forward_kernel, {**both, **tile}),
+        ("norm sums", norms.sums_kernel, {**both, **tile}),
+        ("norm grad", norms.grad_kernel, {"EPS": 1e-5, "ACT": True, **tile}),
+    ):
+        made = build(kernel, constants, int(sys.argv[1]))
+        vector = "ld.global.v4" in made.asm["ptx"]
+        found[name] = [*usage(made.asm["cubin"]), vector]
     sys.stdout.write(json.dumps(found))
 
 

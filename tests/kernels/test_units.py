@@ -23,15 +23,25 @@ def pair(unit, device, **options):
     return plain, fused
 
 
+TRAINED = ["moments", "norm", "forward_moments", "norm", "moments", "norm"]
+"""A unit: norm and PReLU of its reduction, of its branches, of its end."""
+
+
 def used(monkeypatch):
     """What reaches the kernels, by operator."""
     from espnetv2.kernels.depthwise_pyramid import launch
+    from espnetv2.kernels.norm_act import launch as norms
 
     seen = []
-    for name in ("forward", "forward_act"):
-        run = getattr(launch, name)
-        record = lambda *a, name=name, run=run: seen.append(name) or run(*a)  # noqa: E731
-        monkeypatch.setattr(launch, name, record)
+
+    def watch(module, name, told):
+        run = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a: seen.append(told) or run(*a))
+
+    for name in ("forward", "forward_moments", "forward_act"):
+        watch(launch, name, name)
+    watch(norms, "moments", "moments")
+    watch(norms, "forward", "norm")
     return seen
 
 
@@ -47,7 +57,7 @@ def test_a_training_step_is_the_same(stride, form, device, monkeypatch):
         y = unit.train()(given)
         y.square().sum().backward()
         found.append([y, given.grad, *(one.grad for one in unit.parameters()), *unit.buffers()])
-    assert seen == ["forward"]
+    assert seen == TRAINED
     for place, (expected, actual) in enumerate(zip(*found, strict=True)):
         assert_close(f"value {place}", actual, expected, 1e-4)
 
@@ -77,7 +87,7 @@ def test_a_frozen_unit_trains_as_any_other(device, monkeypatch):
     _, fused = pair(EESP(16, 16).eval(), device, frozen=True)
     seen = used(monkeypatch)
     fused.train()(torch.randn(2, 16, 3, 3, device=device)).sum().backward()
-    assert seen == ["forward"]
+    assert seen == TRAINED
     assert all(one.grad is not None for one in fused.branches.parameters())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from espnetv2.layers.fused import free, norm_act
 from espnetv2.layers.traced import known, surely_equal
 
 
@@ -19,7 +20,12 @@ class ConvNormAct(nn.Module):
 
     Args:
         eps: Of the norm; ESPNet v1 needs 1e-3 (D11).
+
+    Attributes:
+        fused: Whether norm and activation are one operator in training; see `eesp.use_kernels_`.
     """
+
+    fused = False
 
     def __init__(
         self,
@@ -42,15 +48,30 @@ class ConvNormAct(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
+        if self.fused:
+            return norm_act(self.conv(x), self.norm, self.act)
         out: Tensor = self.act(self.norm(self.conv(x)))
         return out
+
+    def then(self, x: Tensor, act: nn.Module, residual: Tensor | None) -> Tensor:
+        """Act on the result plus a residual; of a module that does not activate."""
+        if self.fused and isinstance(self.act, nn.Identity) and free(self):
+            return norm_act(self.conv(x), self.norm, act, residual)
+        out = self(x)
+        activated: Tensor = act(out if residual is None else out + residual)
+        return activated
 
 
 class NormAct(nn.Module):
     """Batch norm and a PReLU per channel.
 
     Shape: (B, channels, H, W) -> the same
+
+    Attributes:
+        fused: Whether they are one operator in training; see `eesp.use_kernels_`.
     """
+
+    fused = False
 
     def __init__(self, channels: int, *, eps: float = 1e-5) -> None:
         super().__init__()
@@ -59,6 +80,8 @@ class NormAct(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
+        if self.fused:
+            return norm_act(x, self.norm, self.act)
         out: Tensor = self.act(self.norm(x))
         return out
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -92,9 +92,7 @@ class EESP(nn.Module):
                 fused = self.frozen(self.reduce(x))
         else:
             fused = self.fuse(torch.cat(self.views(x), dim=1))
-        merged = self.merge(fused)  # (B, C, H/s, W/s)
-        out: Tensor = self.act(merged + x if self.residual else merged)
-        return out
+        return self.merge.then(fused, self.act, x if self.residual else None)  # (B, C, H/s, W/s)
 
     def views(self, x: Tensor) -> list[Tensor]:
         """What the branches see after fusion, near first.
@@ -107,11 +105,11 @@ class EESP(nn.Module):
 def use_kernels_(
     network: nn.Module, kernels: str, device: str, *, frozen: bool = False
 ) -> Selection:
-    """Let all EESP units of a network run as plain layers, or on the fused operators.
+    """Let EESP units, norms and activations of a network run as plain layers or fused operators.
 
-    Weights and results stay as they are. Units without fusion or with other convolutions, of the
-    papers' ablations, remain plain layers, and so does any unit that is exported or watched by
-    hooks.
+    Weights and results stay as they are. Branches of units without fusion or with other
+    convolutions, of the papers' ablations, remain plain layers, and so does what is exported or
+    watched by hooks.
 
     Args:
         kernels: One of `kernels.dispatch.Kernels`.
@@ -125,11 +123,13 @@ def use_kernels_(
     False
     """
     choice = choose(kernels, torch.device(device).type)
-    for unit in network.modules():
-        if isinstance(unit, EESP):
-            unit.fused = choice.fused and unit.fusion and fits(unit.branches)
-            laid_out = unit.fused and frozen and not unit.training
-            unit.frozen = FrozenPyramid(unit.branches, unit.fuse) if laid_out else None
+    for part in network.modules():
+        if isinstance(part, (ConvNormAct, NormAct)):
+            part.fused = choice.fused
+        elif isinstance(part, EESP):
+            part.fused = choice.fused and part.fusion and fits(part.branches)
+            laid_out = part.fused and frozen and not part.training
+            part.frozen = FrozenPyramid(part.branches, part.fuse) if laid_out else None
     return choice
 
 
@@ -175,7 +175,7 @@ class StridedEESP(nn.Module):
         """See the class; the image is already pooled to the size of the result."""
         out = torch.cat([halve(x), self.unit(x)], dim=1)
         if self.image is not None:
-            out = out + self.image(image)
+            return self.image.onto(out, image, self.act)
         activated: Tensor = self.act(out)
         return activated
 
@@ -194,6 +194,15 @@ class ImageShortcut(nn.Sequential):
             ConvNormAct(image_channels, 3, kernel_size=3),
             ConvNormAct(3, out_channels, activate=False),
         )
+
+    def onto(self, x: Tensor, image: Tensor | None, act: nn.Module) -> Tensor:
+        """Add what the image gives to a stage's map, and act on it."""
+        last: Any = self[1]
+        if last.fused and free(self):
+            activated: Tensor = last.then(self[0](image), act, x)
+        else:
+            activated = act(x + self(image))
+        return activated
 
 
 class EESPA(nn.Module):

@@ -1,4 +1,4 @@
-"""How an EESP unit runs on the fused operators of `kernels/`."""
+"""How layers run on the fused operators of `kernels/`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from espnetv2.kernels.depthwise_pyramid import depthwise_pyramid, depthwise_pyramid_act
+from espnetv2.kernels import norm_act as kernels
+from espnetv2.kernels.depthwise_pyramid import (
+    depthwise_pyramid,
+    depthwise_pyramid_act,
+    depthwise_pyramid_moments,
+)
 from espnetv2.kernels.layout import block_of, memory_format, pack
 
 
@@ -34,10 +39,67 @@ def free(*parts: nn.Module) -> bool:
     )
 
 
+def norm_act(
+    x: Tensor,
+    norm: Any,
+    act: Any,
+    residual: Tensor | None = None,
+    moments: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """`act(norm(x) + residual)`: in training one operator, else the layers one by one.
+
+    Shape: (B, C, H, W) -> the same
+
+    Args:
+        residual: None for none.
+        moments: Mean and biased variance of x, (C,) each, where they are known.
+    """
+    if joins(x, norm, act):
+        slope = act.weight if isinstance(act, nn.PReLU) else None
+        given = {"residual": residual, "moments": moments, "eps": norm.eps}
+        z, mean, var = kernels.norm_act(x, norm.weight, norm.bias, slope, **given)
+        _follow(norm, mean, var, x.numel() // x.shape[1])
+        return z
+    out = norm(x)
+    activated: Tensor = act(out if residual is None else out + residual)
+    return activated
+
+
+def joins(x: Tensor, norm: Any, act: Any) -> bool:
+    """Whether the operator computes what these two do with x: a norm that trains, and a PReLU.
+
+    Not a norm of another kind, without weights or running moments of a fixed momentum, or frozen.
+    """
+    return (
+        type(norm) is nn.BatchNorm2d
+        and norm.training
+        and norm.affine
+        and norm.running_mean is not None
+        and norm.momentum is not None
+        and (
+            type(act) is nn.Identity
+            or (type(act) is nn.PReLU and len(act.weight) == norm.num_features)
+        )
+        and x.dim() == 4
+        and x.numel() > 0
+        and free(norm, act)
+    )
+
+
+@torch.no_grad()
+def _follow(norm: Any, mean: Tensor, var: Tensor, count: int) -> None:
+    """Running moments of a norm, as torch moves them: the variance without bias."""
+    norm.num_batches_tracked.add_(1)
+    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum)
+    unbiased = var * (count / (count - 1))
+    norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), norm.momentum)
+
+
 def pyramid_norm_act(x: Tensor, branches: nn.ModuleList, fuse: Any) -> Tensor:
     """Branches, running sums, norm and activation of a unit.
 
-    In one pass where nothing needs a gradient; else the sums in one, then the plain layers.
+    In one pass where nothing needs a gradient. In training the pass of the sums gives the norm's
+    moments.
 
     Shape: (B, C/K, H, W) -> (B, C, H/s, W/s)
 
@@ -45,6 +107,9 @@ def pyramid_norm_act(x: Tensor, branches: nn.ModuleList, fuse: Any) -> Tensor:
         fuse: A `NormAct` of the train form or the deploy form.
     """
     weight, settings = stacked(branches), _settings(branches)
+    if biases(branches) is None and joins(x, fuse.norm, fuse.act):
+        y, mean, var = depthwise_pyramid_moments(x, weight, *settings)
+        return norm_act(y, fuse.norm, fuse.act, moments=(mean, var))
     parameters = (x, *branches.parameters(), *fuse.parameters())
     if torch.is_grad_enabled() and any(one.requires_grad for one in parameters):
         return _shifted(depthwise_pyramid(x, weight, *settings), branches, fuse)

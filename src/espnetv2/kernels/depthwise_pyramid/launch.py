@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from espnetv2.kernels.layout import (
     strides,
     tiles,
 )
+from espnetv2.kernels.norm_act.launch import joined, language, on
 
 LARGE_IMAGE = 2**30
 """Values of a map of one picture that want offsets of 64 bits."""
@@ -52,11 +52,7 @@ def forward_moments(
     """The same, and `reference.moments` of it."""
     y, parts = _forward(x, _packed(weight, x), dilations, stride, moments=True)
     assert parts is not None
-    means, squares, counts = parts  # (S, K C), (S, K C), (S, 1)
-    total = counts.sum()
-    mean = (means * counts).sum(0) / total
-    var = (squares + (means - mean).square() * counts).sum(0) / total
-    return y, mean, var
+    return y, *joined(*parts)
 
 
 def _forward(
@@ -84,10 +80,10 @@ def _forward(
         parts = (
             torch.empty(shape, dtype=wide, device=x.device),
             torch.empty(shape, dtype=wide, device=x.device),
-            torch.empty((cut.slots, 1), dtype=wide, device=x.device),
+            torch.empty(cut.slots, dtype=wide, device=x.device),
         )
     if y.numel():
-        with _on(x):
+        with on(x):
             forward_kernel[(cut.slots * cut.blocks,)](
                 x,
                 packed,
@@ -103,7 +99,7 @@ def _forward(
                 STRIDE=stride,
                 ACT=factors is not None,
                 MOMENTS=moments,
-                ACC=_language(wide),
+                ACC=language(x),
                 INDEX=_index(x, y),
                 **_block(cut),
             )
@@ -135,7 +131,7 @@ def grad_x(
     block = _block(cut)
     del block["BLOCK_H"]
     if dx.numel():
-        with _on(grad):
+        with on(grad):
             grad_x_kernel[(cut.slots * cut.blocks,)](
                 grad,
                 pack(weight, cut.block[2]),
@@ -148,7 +144,7 @@ def grad_x(
                 DILATIONS=tuple(dilations),
                 FIRST=nearest(dilations),
                 STRIDE=stride,
-                ACC=_language(torch.promote_types(grad.dtype, torch.float32)),
+                ACC=language(grad),
                 INDEX=_index(dx, grad),
                 **block,
             )
@@ -171,7 +167,7 @@ def grad_weight(grad: Tensor, x: Tensor, dilations: Sequence[int], stride: int) 
     if not grad.numel():
         partial.zero_()
     else:
-        with _on(x):
+        with on(x):
             grad_weight_kernel[(cut.slots * cut.blocks, branches)](
                 grad,
                 x,
@@ -183,7 +179,7 @@ def grad_weight(grad: Tensor, x: Tensor, dilations: Sequence[int], stride: int) 
                 K=branches,
                 DILATIONS=tuple(dilations),
                 STRIDE=stride,
-                ACC=_language(wide),
+                ACC=language(x),
                 INDEX=_index(x, grad),
                 **_block(cut),
             )
@@ -230,15 +226,7 @@ def _block(cut: Tiles) -> dict[str, Any]:
     }
 
 
-def _language(dtype: torch.dtype) -> Any:
-    return tl.float64 if dtype == torch.float64 else tl.float32
-
-
 def _index(*maps: Tensor) -> Any:
     """Of offsets within an image; taps may lie a little beside it."""
     most = max(one[0].numel() for one in maps)
     return tl.int64 if most >= LARGE_IMAGE else tl.int32
-
-
-def _on(x: Tensor) -> AbstractContextManager[Any]:
-    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()

@@ -9,6 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import grad as gradients
 
+from espnetv2.kernels.norm_act.reference import moments as moments
+from espnetv2.kernels.norm_act.reference import widened
+
 
 def depthwise_pyramid(x: Tensor, weight: Tensor, dilations: Sequence[int], stride: int) -> Tensor:
     """Depth-wise 3x3 convolutions of one map, their running sums, side by side.
@@ -71,15 +74,6 @@ def _suffixes(grad: Tensor, channels: int) -> list[Tensor]:
     return parts
 
 
-def moments(y: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of every channel, in float32 or wider.
-
-    Shape: (B, C, H, W) -> (C,), (C,)
-    """
-    var, mean = torch.var_mean(y.to(widened(y.dtype)), dim=(0, 2, 3), correction=0)
-    return mean, var
-
-
 def scale_shift_act(y: Tensor, factors: Tensor) -> Tensor:
     """What norm and PReLU do in evaluation: z = y * scale + shift, times one of two slopes.
 
@@ -90,8 +84,3 @@ def scale_shift_act(y: Tensor, factors: Tensor) -> Tensor:
     z = y.to(wide) * scale + shift
     out: Tensor = z * torch.where(z > 0, rise, fall)
     return out.to(y.dtype)
-
-
-def widened(dtype: torch.dtype) -> torch.dtype:
-    """What sums of such numbers are made in: float32, or float64 of float64."""
-    return torch.promote_types(dtype, torch.float32)
