@@ -67,7 +67,7 @@ def main():
         for name, kernel, constants in (
             ("forward", kernels.forward_kernel, {**both, **plain}),
             ("act", kernels.forward_kernel, {**both, **plain, "ACT": True}),
-            ("moments", kernels.forward_kernel, {**both, **plain, "MOMENTS": True}),
+            ("moments", kernels.forward_kernel, {**both, **plain, "MOMENTS": True, "BLOCK_H": 1}),
             ("grad_x", kernels.grad_x_kernel, {**tile, "FIRST": launch.nearest(list(DILATIONS))}),
             ("grad_weight", kernels.grad_weight_kernel, {"BLOCK_H": 1, **tile}),
         ):

@@ -1,5 +1,6 @@
 """The operators are good citizens: of torch.library, the compiler, autocast, graphs; and lean."""
 
+import copy
 import subprocess
 import sys
 
@@ -17,7 +18,11 @@ from espnetv2.kernels.depthwise_pyramid import (
 )
 from espnetv2.kernels.dispatch import Selection, choose
 from espnetv2.kernels.layout import pack
-from kernels.pyramid_cases import case
+from espnetv2.kernels.norm_act import launch as norms
+from espnetv2.kernels.norm_act import norm_act
+from espnetv2.layers.conv import ConvNormAct
+from espnetv2.layers.eesp import use_kernels_
+from kernels.pyramid_cases import FORMATS, case
 
 OPS = torch.ops.espnetv2
 
@@ -42,6 +47,31 @@ def test_torch_library_finds_nothing_wrong(form, fused, request):
     ):
         found = torch.library.opcheck(operator.default, arguments)
         assert set(found.values()) == {"SUCCESS"}
+
+
+@pytest.mark.parametrize(
+    ("form", "fused"), [("channels-last", True), ("nchw", False), ("nchw", True)]
+)
+@pytest.mark.parametrize("act", [True, False])
+@pytest.mark.filterwarnings("ignore:The .grad attribute")
+def test_torch_library_finds_nothing_wrong_with_norms(act, form, fused, request):
+    device = request.getfixturevalue("device") if fused else "cpu"
+    x, beside, grad = (
+        torch.randn(2, 3, 5, 4).to(device).contiguous(memory_format=FORMATS[form]) for _ in "xrg"
+    )
+    mean, var, weight, bias, slope = torch.rand(5, 3, device=device)
+    slope = slope if act else None
+    for residual in (None, beside):
+        plain = x, residual, mean, var, weight, bias, slope, 1e-3
+        leaves = [one if one is None else one.clone().requires_grad_() for one in plain[:-1]]
+        leaves[2:4] = mean, var
+        for operator, arguments in (
+            (OPS.channel_moments, (x,)),
+            (OPS.norm_act, (*leaves, 1e-3)),
+            (OPS.norm_act_backward, (grad, *plain)),
+        ):
+            found = torch.library.opcheck(operator.default, arguments)
+            assert set(found.values()) == {"SUCCESS"}
 
 
 class Around(nn.Module):
@@ -69,6 +99,39 @@ def test_the_compiler_takes_it_whole(device):
             assert_close(name, grad, want)
 
 
+def test_the_compiler_takes_a_training_norm_whole(device):
+    """Running moments move in the compiled step too; sizes are symbols."""
+    plain = ConvNormAct(3, 4).to(device).train()
+    use_kernels_(plain, "fused", device)
+    compiled = copy.deepcopy(plain)
+    run = torch.compile(compiled, fullgraph=True, backend="aot_eager", dynamic=True)
+    for size in ((5, 6), (7, 9)):
+        x = torch.randn(2, 3, *size, device=device)
+        found = []
+        for module, call in ((plain, plain), (compiled, run)):
+            y = call(x)
+            grads = torch.autograd.grad(y.square().sum(), list(module.parameters()))
+            found.append([y, *grads, *module.buffers()])
+        for place, (expected, actual) in enumerate(zip(*found, strict=True)):
+            assert_close(f"value {place}", actual, expected)
+
+
+def test_autocast_makes_maps_short_and_leaves_vectors(device):
+    x, residual, grad = (torch.randn(2, 3, 5, 4, device=device) for _ in "xrg")
+    vectors = [one.requires_grad_() for one in torch.randn(3, 3, device=device)]
+    inputs = [x.requires_grad_(), residual.requires_grad_(), *vectors]
+    with torch.autocast(device, dtype=torch.bfloat16):
+        z, mean, var = norm_act(x, *vectors, residual=residual)
+    assert (z.dtype, mean.dtype, var.dtype) == (torch.bfloat16, torch.float32, torch.float32)
+    expected, _, _ = norm_act(x, *vectors, residual=residual)
+    found, wanted = (
+        (one, *torch.autograd.grad(one.float(), inputs, grad)) for one in (z, expected)
+    )
+    for place, (actual, value) in enumerate(zip(found, wanted, strict=True)):
+        assert_close(f"value {place}", actual.float(), value, 1e-2)
+        assert place == 0 or actual.dtype == torch.float32
+
+
 def test_autocast_makes_the_map_short_and_leaves_the_weights(device):
     given = case((2, 3, 7, 7), (1, 2), device=device)
     x, weight = given.x.requires_grad_(), given.weight.requires_grad_()
@@ -90,6 +153,17 @@ def test_the_kernels_run_where_they_can(device, monkeypatch):
     given = case((1, 2, 3, 3), (1,), device=device)
     depthwise_pyramid(given.x, given.weight, *given.settings)
     assert seen == [1]
+
+
+def test_the_kernels_of_norms_run_where_they_can(device, monkeypatch):
+    seen = []
+    for name in ("moments", "forward", "backward"):
+        run = getattr(norms, name)
+        record = lambda *a, name=name, run=run: seen.append(name) or run(*a)  # noqa: E731
+        monkeypatch.setattr(norms, name, record)
+    x, vector = torch.randn(1, 2, 3, 3, device=device), torch.ones(2, device=device)
+    norm_act(x.requires_grad_(), vector, vector)[0].sum().backward()
+    assert seen == ["moments", "forward", "backward"]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -138,6 +212,7 @@ def test_nothing_imports_triton_or_touches_a_gpu_unasked():
         "import sys, torch, espnetv2.kernels.depthwise_pyramid, espnetv2.models.espnetv2\n"
         "from espnetv2.kernels.depthwise_pyramid import depthwise_pyramid\n"
         "depthwise_pyramid(torch.ones(1, 2, 4, 4), torch.ones(1, 2, 3, 3), [1], 1)\n"
+        "espnetv2.kernels.norm_act.norm_act(torch.ones(1, 2, 4, 4), *torch.ones(3, 2))\n"
         "print('triton' in sys.modules, torch.cuda.is_initialized())"
     )
     assert (done.stdout, done.stderr) == ("False False\n", "")

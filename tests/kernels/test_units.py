@@ -10,7 +10,7 @@ from close import assert_close
 from espnetv2.deploy.engine_torch import TorchEngine, use_kernels_of
 from espnetv2.deploy.fold import fold
 from espnetv2.deploy.lively import make_lively
-from espnetv2.layers.conv import init_he
+from espnetv2.layers.conv import ConvNormAct, NormAct, init_he
 from espnetv2.layers.eesp import EESP, StridedEESP, use_kernels_
 from espnetv2.models.catalog import entry
 
@@ -25,6 +25,11 @@ def pair(unit, device, **options):
 
 TRAINED = ["moments", "norm", "forward_moments", "norm", "moments", "norm"]
 """A unit: norm and PReLU of its reduction, of its branches, of its end."""
+
+
+def trained(unit, device):
+    """The same in training."""
+    return [one.train() for one in pair(unit, device)]
 
 
 def used(monkeypatch):
@@ -89,6 +94,73 @@ def test_a_frozen_unit_trains_as_any_other(device, monkeypatch):
     fused.train()(torch.randn(2, 16, 3, 3, device=device)).sum().backward()
     assert seen == TRAINED
     assert all(one.grad is not None for one in fused.branches.parameters())
+
+
+def test_a_look_at_the_image_ends_in_the_same_pass(device, monkeypatch):
+    """Its norm, the addition and the strided unit's PReLU."""
+    down = StridedEESP(EESP(16, 16, branches=2, stride=2, activate=False))
+    plain, fused = trained(down, device)
+    seen = used(monkeypatch)
+    x, image = torch.randn(2, 16, 6, 5, device=device), torch.randn(2, 3, 3, 3, device=device)
+    found = []
+    for unit in (plain, fused):
+        y = unit(x, image)
+        y.square().sum().backward()
+        found.append([y, *(one.grad for one in unit.parameters()), *unit.buffers()])
+    assert seen == [*TRAINED, *("moments", "norm") * 2]
+    for place, (expected, actual) in enumerate(zip(*found, strict=True)):
+        assert_close(f"value {place}", actual, expected, 1e-4)
+
+
+def norm_of(kind):
+    """A norm that the operator does not compute, or does ("trains")."""
+    made = {
+        "affine": nn.BatchNorm2d(8, affine=False),
+        "statistics": nn.BatchNorm2d(8, track_running_stats=False),
+        "momentum": nn.BatchNorm2d(8, momentum=None),
+        "frozen": nn.BatchNorm2d(8).eval(),
+        "hooked": nn.BatchNorm2d(8),
+        "other": type("Other", (nn.BatchNorm2d,), {})(8),
+    }.get(kind, nn.BatchNorm2d(8, momentum=0.3))
+    if kind == "hooked":
+        made.register_forward_hook(lambda *_: None)
+    return made
+
+
+KINDS = ["affine", "statistics", "momentum", "frozen", "hooked", "other", "act"]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "trains"])
+def test_norms_of_other_kinds_stay_plain_layers(kind, device, monkeypatch):
+    plain = ConvNormAct(4, 8)
+    plain.norm = norm_of(kind)
+    plain.act = nn.PReLU(1 if kind == "act" else 8)
+    fused = copy.deepcopy(plain.to(device))
+    use_kernels_(fused, "fused", device)
+    seen = used(monkeypatch)
+    for _ in range(2):
+        x = torch.randn(2, 4, 3, 3, device=device)
+        assert_close("y", fused(x), plain(x))
+    assert seen == (["moments", "norm"] * 2 if kind == "trains" else [])
+    for name, one in plain.state_dict().items():
+        assert_close(name, fused.state_dict()[name], one, 1e-6)
+
+
+def test_running_moments_are_those_of_torch_and_empty_batches_leave_them(device):
+    plain, fused = trained(NormAct(3), device)
+    for batch in (4, 0, 2):
+        x = 5 * torch.randn(batch, 3, 3, 2, device=device) + 7
+        assert fused(x).shape == plain(x).shape
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        assert_close(name, getattr(fused.norm, name), getattr(plain.norm, name), 1e-6)
+    assert fused.norm.num_batches_tracked == 3
+
+
+def test_one_value_per_channel_is_refused(device):
+    for module in (NormAct(16), EESP(16, 16)):
+        _, fused = trained(module, device)
+        with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+            fused(torch.randn(1, 16, 1, 1, device=device))
 
 
 @pytest.mark.parametrize("options", [{"fusion": False}, {"convolution": "dilated"}])

@@ -71,8 +71,9 @@ def _forward(
     y = torch.empty(
         (batch, branches * channels, *size), dtype=x.dtype, device=x.device, memory_format=form
     )
-    slots, block = SLOTS if moments else None, packed.shape[-1]
-    cut = tiles(batch, channels, size, block=block, values=2048, slots=slots)
+    block = packed.shape[-1]
+    values, slots = (1024, SLOTS) if moments else (2048, None)
+    cut = tiles(batch, channels, size, block=block, values=values, slots=slots)
     wide = torch.promote_types(x.dtype, torch.float32)
     parts = None
     if moments:

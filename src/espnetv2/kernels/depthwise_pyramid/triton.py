@@ -60,9 +60,9 @@ def forward_kernel(
     wo = column * BLOCK_W + pixel % BLOCK_W  # [P]
     first = band * rows_per_band
     last = tl.minimum(first + rows_per_band, HO)
-    means = _zeros(K, BLOCK_C, ACC)
-    squares = _zeros(K, BLOCK_C, ACC)
-    count = tl.full([], 0.0, dtype=ACC)
+    means = _zeros(K, P, BLOCK_C, ACC)
+    squares = _zeros(K, P, BLOCK_C, ACC)
+    count = tl.zeros([P], dtype=ACC)
     for image in range(group * images_per_group, tl.minimum((group + 1) * images_per_group, B)):
         x_image = x_ptr + image * wide * C * H * W + c[None, :] * x_c
         y_image = y_ptr + image * wide * K * C * HO * WO
@@ -73,9 +73,13 @@ def forward_kernel(
             middle = x_image + (ho * near * W + wo)[:, None] * (STRIDE * x_p)
             out = y_image + (ho * near * WO + wo)[:, None] * y_p
             total = tl.zeros([P, BLOCK_C], dtype=ACC)
-            now = tl.sum(inside.to(ACC))  # pixels
             new_means = ()
             new_squares = ()
+            if MOMENTS:
+                now = inside.to(ACC)
+                share = (now / tl.maximum(count + now, 1.0))[:, None]
+                before = share * count[:, None]
+                count += now
             for k in tl.static_range(K):
                 for tap in tl.static_range(9):
                     down = (tap // 3 - 1) * DILATIONS[k]
@@ -101,24 +105,22 @@ def forward_kernel(
                     y = y * tl.where(y > 0, rise[None, :], fall[None, :])
                 rounded = y.to(y_ptr.dtype.element_ty)
                 tl.store(out + (k * C + c)[None, :] * y_c, rounded, mask=mask)
-                if MOMENTS:  # of what was written, joined without cancellation
-                    written = tl.where(mask, rounded.to(ACC), 0.0)
-                    mean = tl.sum(written, axis=0) / now
-                    apart = tl.where(mask, written - mean[None, :], 0.0)
-                    step = mean - means[k]
-                    share = now / (count + now)
-                    spread = tl.sum(apart * apart, axis=0) + step * step * (count * share)
-                    new_means = new_means + (means[k] + step * share,)
-                    new_squares = new_squares + (squares[k] + spread,)
+                if MOMENTS:  # of what was written; each pixel of the tile has its own
+                    apart = rounded.to(ACC) - means[k]
+                    new_means = new_means + (means[k] + apart * share,)
+                    new_squares = new_squares + (squares[k] + apart * apart * before,)
             if MOMENTS:
                 means, squares = new_means, new_squares
-                count += now
     if MOMENTS:
+        pixels = tl.sum(count)
         for k in tl.static_range(K):
+            mean = tl.sum(means[k] * count[:, None], axis=0) / pixels
+            step = means[k] - mean[None, :]
+            spread = tl.sum(squares[k] + step * step * count[:, None], axis=0)
             at = (slot.to(tl.int64) * K + k) * C + c
-            tl.store(mean_ptr + at, means[k], mask=real)
-            tl.store(square_ptr + at, squares[k], mask=real)
-        tl.store(count_ptr + slot, count)
+            tl.store(mean_ptr + at, mean, mask=real)
+            tl.store(square_ptr + at, spread, mask=real)
+        tl.store(count_ptr + slot, pixels)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -308,8 +310,8 @@ def _place(C, bands, columns, INDEX: tl.constexpr, BLOCK_C: tl.constexpr):
 
 
 @triton.jit
-def _zeros(count: tl.constexpr, size: tl.constexpr, ACC: tl.constexpr):
+def _zeros(count: tl.constexpr, P: tl.constexpr, BLOCK_C: tl.constexpr, ACC: tl.constexpr):
     out = ()
     for _ in tl.static_range(count):
-        out = out + (tl.zeros([size], dtype=ACC),)
+        out = out + (tl.zeros([P, BLOCK_C], dtype=ACC),)
     return out
