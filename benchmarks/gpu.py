@@ -34,11 +34,12 @@ os.environ["PYTHONPATH"] = os.pathsep.join(  # for the processes that are starte
 )
 
 import gpu_check as check  # noqa: E402
+import gpu_operators as operators  # noqa: E402
 import gpu_parts as parts  # noqa: E402
 import torch  # noqa: E402
 from gpu_ahead import CHECKS, names_ahead, side_by_side, sides_ahead  # noqa: E402
 from gpu_clock import Deadline  # noqa: E402
-from gpu_plan import COMPARISONS, ESPNET, GOALS, GRAPHS, judged, pyramid_lines  # noqa: E402
+from gpu_plan import COMPARISONS, ESPNET, GOALS, GRAPHS, judged, operator_lines  # noqa: E402
 from gpu_sides import need_fused, opened  # noqa: E402
 
 from espnetv2.errors import UserError  # noqa: E402
@@ -51,7 +52,7 @@ WARMING = 150.0
 """Seconds that compiling ahead may take."""
 
 CHECKING = 40.0
-"""Seconds that the cases of the operator may take; the rest of them is left out, and counted."""
+"""Seconds that the cases of the operators may take; the rest of them is left out, and counted."""
 
 NETWORK, SMALL_NETWORK = ("espnetv2_s1_0", 160), ("espnetv2_s0_5", 32)
 
@@ -61,13 +62,15 @@ Part = Callable[[Deadline], Any]
 def all_parts(plan: parts.Plan) -> dict[str, tuple[float, Part]]:
     """Everything that is timed, the most wanted first, each with its budget in seconds."""
     metrics = [*GRAPHS[:3], ESPNET, *GRAPHS[3:]]
+    classifier = "espnetv2_s2_0", 256, (224, 224)
 
     def compare(name: str) -> tuple[float, Part]:
         return 110, lambda deadline: parts.compare(COMPARISONS[name], plan, deadline)
 
     return {
         "copy": (5, lambda deadline: parts.copy_bandwidth(plan)),
-        "pyramid": (30, lambda deadline: parts.pyramid("espnetv2_s2_0", 256, (224, 224), plan)),
+        "pyramid": (30, lambda deadline: operators.pyramid(*classifier, plan)),
+        "norms": (30, lambda deadline: operators.norms(*classifier, plan)),
         "train s = 2.0": compare("train s = 2.0"),
         "pass, batch 1": compare("pass, batch 1"),
         "language": (20, lambda deadline: parts.language(plan)),
@@ -81,18 +84,21 @@ def all_parts(plan: parts.Plan) -> dict[str, tuple[float, Part]]:
 
 
 def checked(plan: parts.Plan, deadline: Deadline) -> dict[str, Any]:
-    """The fused operator and a fused network against float64.
+    """The fused operators and a fused network against float64.
 
     Raises:
         UserError: The fused kernels do not run on this device.
     """
     need_fused(plan.device)
-    operator = check.check_operator(plan.device, deadline, few=plan.small)
-    network = check.check_network(*(SMALL_NETWORK if plan.small else NETWORK), plan.device)
-    failures = operator.pop("failures") + network.pop("failures")
-    if not operator["cases"]:
+    found = {
+        "operator": check.check_operator(plan.device, deadline, few=plan.small),
+        "norms": check.check_norms(plan.device, deadline, few=plan.small),
+    }
+    if not all(one["cases"] for one in found.values()):
         raise UserError("no time left to check a single case")
-    return {"operator": operator, "network": network, "failures": failures}
+    network = SMALL_NETWORK if plan.small else NETWORK
+    found["network"] = check.check_network(*network, plan.device)
+    return found | {"failures": [text for one in found.values() for text in one.pop("failures")]}
 
 
 def run(plan: parts.Plan, total: float, *, ahead: bool, only: list[str]) -> dict[str, Any]:
@@ -127,7 +133,7 @@ def run(plan: parts.Plan, total: float, *, ahead: bool, only: list[str]) -> dict
             with _told(found, name):
                 found[name] = part(Deadline(min(budget * longer, deadline.left())))
     document["seconds"] = round(time.monotonic() - start, 1)
-    lines = [*pyramid_lines(found), *(judged(goal, found) for goal in GOALS)]
+    lines = [*operator_lines(found), *(judged(goal, found) for goal in GOALS)]
     if plan.small:
         lines = [(*line[:-1], "rehearsal" if line[3] else line[5]) for line in lines]
     document["table"] = lines
@@ -161,7 +167,8 @@ def warm(name: str, device: torch.device) -> None:
     """What one process compiles ahead."""
     kind, _, number = name.partition("/")
     if kind == "check":
-        check.check_operator(device, Deadline(WARMING), share=(int(number), CHECKS))
+        for part in (check.check_operator, check.check_norms):
+            part(device, Deadline(WARMING), share=(int(number), CHECKS))
     elif kind == "network":
         check.check_network(*NETWORK, device)
     else:

@@ -7,17 +7,23 @@ formats. New tensors are filled with NaN, so that an element that nobody writes 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from gpu_clock import Deadline
 from gpu_sides import with_kernels
 from torch import Tensor, nn
 
 from espnetv2.deploy.fold import fold
-from espnetv2.kernels.depthwise_pyramid import depthwise_pyramid, reference
+from espnetv2.kernels.depthwise_pyramid import (
+    depthwise_pyramid,
+    depthwise_pyramid_moments,
+    reference,
+)
+from espnetv2.kernels.norm_act import norm_act
 from espnetv2.profiling.benchmark import network_of
 
 BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
@@ -27,6 +33,7 @@ SLACK = 3.0
 """Of a whole network: as far from float64 as plain layers are, times this."""
 
 SIZES = ((1, 1), (7, 7), (13, 17), (33, 30))
+NORM_SIZES = ((1, 1), (7, 7), (33, 30), (448, 447))  # in the last programs take several tiles
 DILATIONS = ((1, 1, 2, 3), (1, 2, 3, 4), (1, 1, 1, 1))
 FORMATS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 
@@ -54,7 +61,7 @@ def apart(found: Tensor, truth: Tensor) -> float:
 
 
 def cases(*, few: bool) -> list[tuple[Any, ...]]:
-    """Type, size, stride, dilations and format; types alternate, so that a share has all of them.
+    """Size, stride, dilations, format and type; types alternate, so that a share has all of them.
 
     Every fifth combination, or a handful: each case compiles kernels of its own.
     """
@@ -63,36 +70,115 @@ def cases(*, few: bool) -> list[tuple[Any, ...]]:
     return chosen[:: 7 if few else 5]
 
 
+def norm_cases(*, few: bool) -> list[tuple[Any, ...]]:
+    """Size, with a residual, with a PReLU, format and type, in the same way."""
+    sizes = ((4, 3),) if few else NORM_SIZES
+    chosen = list(itertools.product(sizes, (True, False), (True, False), FORMATS, BOUNDS))
+    return chosen[:: 7 if few else 5]
+
+
 def check_operator(
     device: torch.device, deadline: Deadline, *, few: bool = False, share: tuple[int, int] = (0, 1)
 ) -> dict[str, Any]:
-    """Largest relative RMS of the operator's output and gradients, by type; and all failures.
+    """Largest relative RMS of the pyramid's output and gradients, by type; and all failures.
 
     Args:
         few: Whether to take a few small cases only.
         share: Which of how many shares of the cases to take.
     """
+    return _compared(_pyramid, cases(few=few)[share[0] :: share[1]], device, deadline)
+
+
+def check_norms(
+    device: torch.device, deadline: Deadline, *, few: bool = False, share: tuple[int, int] = (0, 1)
+) -> dict[str, Any]:
+    """The same of norm, residual and PReLU."""
+    return _compared(_norm, norm_cases(few=few)[share[0] :: share[1]], device, deadline)
+
+
+def _compared(
+    run: Callable[..., tuple[dict[str, Tensor], dict[str, Tensor]]],
+    chosen: list[tuple[Any, ...]],
+    device: torch.device,
+    deadline: Deadline,
+) -> dict[str, Any]:
+    """What the kernels and float64 say of cases, of which the type is last."""
     worst: dict[str, dict[str, float]] = {}
     failures, done = [], 0
-    chosen = cases(few=few)[share[0] :: share[1]]
-    for size, stride, dilations, form, dtype in chosen:
+    for *case, dtype in chosen:
         if not deadline.left():
             break
-        given = _draw(dtype, size, stride, FORMATS[form], device)
-        with poisoned():
-            found = _both_ways(depthwise_pyramid, *given, list(dilations), stride)
-        wide = [one.double() for one in given]
-        truth = _both_ways(reference.depthwise_pyramid, *wide, list(dilations), stride)
+        found, truth = run(*case, dtype, device)
         kind = str(dtype).removeprefix("torch.")
         own = worst.setdefault(kind, {})
         for name, one in found.items():
             far = apart(one, truth[name])
             own[name] = max(far, own.get(name, 0.0))
             if far > BOUNDS[dtype]:
-                what = f"{kind} {size} stride {stride} dilations {dilations} {form}"
-                failures.append(f"{name} of {what}: {far:.2e}")
+                failures.append(f"{name} of {kind} {', '.join(map(str, case))}: {far:.2e}")
         done += 1
     return {"cases": done, "of": len(chosen), "worst": worst, "failures": failures}
+
+
+def _pyramid(
+    size: tuple[int, int],
+    stride: int,
+    dilations: tuple[int, ...],
+    form: str,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    given = _draw(dtype, size, stride, FORMATS[form], device)
+    with poisoned():
+        found = _both_ways(depthwise_pyramid, *given, list(dilations), stride)
+        y, *moments = depthwise_pyramid_moments(*given[:2], list(dilations), stride)
+    wide = [one.double() for one in given]
+    truth = _both_ways(reference.depthwise_pyramid, *wide, list(dilations), stride)
+    names = ("mean", "variance")
+    truth |= dict(zip(names, reference.moments(y.double()), strict=True))
+    return found | dict(zip(names, moments, strict=True)), truth
+
+
+def _norm(
+    size: tuple[int, int],
+    residual: bool,
+    act: bool,
+    form: str,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def draw() -> Tensor:
+        return torch.randn(3, 24, *size, device=device).to(dtype).to(memory_format=FORMATS[form])
+
+    given = {"x": draw() + 3, "residual": draw() if residual else None}
+    vectors = zip(("weight", "bias", "slope"), torch.randn(3, 24, device=device), strict=True)
+    given |= {name: one.to(dtype) for name, one in vectors if act or name != "slope"}
+    wide = {name: one.double() for name, one in given.items() if one is not None}
+    u = _layers(**{name: one for name, one in wide.items() if name != "slope"})
+    above = draw().masked_fill_(u.abs() < 1e-3, 0)  # where rounding decides the sign
+
+    def both_ways(operator: Any, dtype: torch.dtype) -> dict[str, Tensor]:
+        leaves = {name: one.to(dtype).requires_grad_() for name, one in wide.items()}
+        z = operator(**leaves)
+        grads = torch.autograd.grad(z, list(leaves.values()), above.to(dtype))
+        names = [f"grad {name} of the norm" for name in leaves]
+        return {"output of the norm": z.detach(), **dict(zip(names, grads, strict=True))}
+
+    with poisoned():
+        found = both_ways(lambda **leaves: norm_act(**leaves)[0], dtype)
+    return found, both_ways(_layers, torch.float64)
+
+
+def _layers(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    slope: Tensor | None = None,
+    residual: Tensor | None = None,
+) -> Tensor:
+    z = F.batch_norm(x, None, None, weight, bias, training=True)
+    z = z if residual is None else z + residual
+    return z if slope is None else F.prelu(z, slope)
 
 
 def check_network(model: str, size: int, device: torch.device) -> dict[str, Any]:

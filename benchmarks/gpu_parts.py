@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import traceback
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from types import SimpleNamespace
@@ -12,12 +11,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from gpu_clock import Call, Deadline, elapsed, held, interleave, peak, recorded, wait
+from gpu_clock import Call, Deadline, elapsed, held, interleave, peak, wait
 from gpu_sides import Side, opened
-from torch import Tensor, nn
 
 from espnetv2.errors import UserError
-from espnetv2.layers.eesp import EESP
 from espnetv2.models.catalog import entry
 from espnetv2.profiling.benchmark import network_of
 from espnetv2.profiling.case import Case
@@ -115,94 +112,6 @@ def copy_bandwidth(plan: Plan) -> dict[str, Any]:
     target = torch.empty_like(source)
     found = plan.interleaved({"copy": lambda: target.copy_(source)})["copy"]
     return found | {"bytes_per_second": 2 * source.nbytes / (found["ms"] / 1000)}
-
-
-def pyramid(model: str, batch: int, size: tuple[int, int], plan: Plan) -> dict[str, Any]:
-    """The fused operator on every EESP unit's reduced map, forward and backward.
-
-    Each byte is counted once: forward reads the map and writes the branches; backward reads both
-    and writes the map's gradient. Backward is forward and backward less forward.
-    """
-    if plan.unchecked:
-        raise UserError(plan.unchecked)
-    side = plan.side(Side("", model, batch=batch, size=size))
-    rows = []
-    for (shape, dilations, stride), units in reduced_maps(side).items():
-        row: dict[str, Any] = {"shape": list(shape), "dilations": list(dilations)}
-        row |= {"stride": stride, "units": units} | _timed(shape, dilations, stride, plan)
-        rows.append(row)
-    total = {
-        way: sum(r["units"] * r[f"{way}_bytes"] for r in rows)
-        / sum(r["units"] * r[f"{way}_ms"] / 1000 for r in rows)
-        for way in ("forward", "backward")
-    }
-    return {"rows": rows, "bytes_per_second": total}
-
-
-def reduced_maps(side: Side) -> dict[tuple[tuple[int, ...], tuple[int, ...], int], int]:
-    """Shapes that reach the branches of the EESP units, their dilations and strides; how often."""
-    network, seen = network_of(side.model).network.eval(), []
-
-    def look(unit: EESP) -> Callable[[nn.Module, Any, Tensor], None]:
-        branches = [branch for branch in unit.branches if isinstance(branch, nn.Conv2d)]
-        dilations = tuple(branch.dilation[0] for branch in branches)
-        stride = branches[0].stride[0]
-        return lambda module, given, out: seen.append((tuple(out.shape), dilations, stride))
-
-    hooks = [
-        unit.reduce.register_forward_hook(look(unit))
-        for unit in network.modules()
-        if isinstance(unit, EESP)
-    ]
-    with torch.inference_mode():
-        network(torch.randn(1, 3, *side.size))
-    for hook in hooks:
-        hook.remove()
-    counts: dict[Any, int] = {}
-    for (_, *rest), dilations, stride in seen:
-        key = ((side.batch, *rest), dilations, stride)
-        counts[key] = counts.get(key, 0) + 1
-    return counts
-
-
-def _timed(
-    shape: tuple[int, ...], dilations: tuple[int, ...], stride: int, plan: Plan
-) -> dict[str, float]:
-    from espnetv2.kernels.depthwise_pyramid import depthwise_pyramid
-
-    batch, channels, *whole = shape
-    half = [-(-one // stride) for one in whole]
-    dtype = torch.float32 if plan.small else torch.bfloat16
-    weight = torch.randn(len(dilations), channels, 3, 3, device=plan.device, dtype=dtype)
-    weight.requires_grad_()
-
-    def draw(*sizes: int) -> Tensor:
-        made = torch.randn(*sizes, device=plan.device, dtype=dtype)
-        return made.to(memory_format=torch.channels_last)
-
-    sets = 1 if plan.small else 4  # together larger than the cache
-    inputs = [draw(batch, channels, *whole).requires_grad_() for _ in range(sets)]
-    above = [draw(batch, len(dilations) * channels, *half) for _ in range(sets)]
-
-    def forward() -> None:
-        with torch.no_grad():
-            for x in inputs:
-                depthwise_pyramid(x, weight, list(dilations), stride)
-
-    def both() -> None:
-        for x, grad in zip(inputs, above, strict=True):
-            y = depthwise_pyramid(x, weight, list(dilations), stride)
-            torch.autograd.grad(y, (x, weight), grad)
-
-    calls = {"forward": recorded(forward, plan.device), "both": recorded(both, plan.device)}
-    times = plan.interleaved(calls, share=1 / 8)
-    ms = {name: one["ms"] / sets for name, one in times.items()}
-    return {
-        "forward_ms": ms["forward"],
-        "backward_ms": max(ms["both"] - ms["forward"], 1e-9),
-        "forward_bytes": inputs[0].nbytes + above[0].nbytes,
-        "backward_bytes": 2 * inputs[0].nbytes + above[0].nbytes,
-    }
 
 
 def language(plan: Plan) -> dict[str, Any]:

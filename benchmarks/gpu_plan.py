@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,12 +162,16 @@ def judged(goal: Goal, parts: dict[str, Any]) -> Line:
     return goal.text, _shown(own, name), _shown(other, goal.theirs), f"{ratio:.2f}", sign, verdict
 
 
-def pyramid_lines(parts: dict[str, Any]) -> list[Line]:
-    """The operator beside the copy, forward and backward."""
-    operator, copy = parts.get("pyramid"), parts.get("copy")
+OPERATORS = {"pyramid": "pyramid operator", "norms": "norm operator"}
+"""Parts of the document that hold rates of bytes, by what the table calls them."""
+
+
+def operator_lines(parts: dict[str, Any]) -> list[Line]:
+    """The operators beside the copy, forward and backward."""
     lines: list[Line] = []
-    for way in ("forward", "backward"):
-        text = f"pyramid operator, {way}, bytes/s"
+    for name, way in itertools.product(OPERATORS, ("forward", "backward")):
+        operator, copy = parts.get(name), parts.get("copy")
+        text = f"{OPERATORS[name]}, {way}, bytes/s"
         if not isinstance(operator, dict) or not isinstance(copy, dict):
             lines.append((text, "", "", "", ">= 0.7", "not measured"))
             continue

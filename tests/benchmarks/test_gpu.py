@@ -34,16 +34,23 @@ def wrong_by_a_tenth(x, weight, dilations, stride):
     )
 
 
+def wrong_norm(x, weight, bias, slope=None, *, residual=None):
+    return import_module("gpu_check")._layers(x, weight, bias * 2, slope, residual), None, None
+
+
 def test_kernels_that_differ_are_not_timed(rehearse, monkeypatch):
     check = import_module("gpu_check")
     monkeypatch.setattr(import_module("gpu"), "need_fused", lambda device: None)
     monkeypatch.setattr(check, "with_kernels", lambda network, *_, **__: network)
     monkeypatch.setattr(check, "depthwise_pyramid", wrong_by_a_tenth)
+    monkeypatch.setattr(check, "norm_act", wrong_norm)
     code, document, printed = rehearse()
     assert code == 1, document["parts"]["check"]
     failures = document["parts"].pop("check")["failures"]
     assert any(line.startswith("output of float32") for line in failures)
     assert any(line.startswith("grad x of bfloat16") for line in failures)
+    assert any(line.startswith("output of the norm of float32") for line in failures)
+    assert any(line.startswith("grad bias of the norm of float16") for line in failures)
     assert set(document["parts"].values()) == {
         "not measured (the fused kernels differ from float64)"
     }
@@ -85,7 +92,7 @@ def operators(monkeypatch):
     fake_cuda.install(monkeypatch)
 
 
-PASSES = ("copy", "pyramid", "street, batch 1", "language", "energy", "counters")
+PASSES = ("copy", "pyramid", "norms", "street, batch 1", "language", "energy", "counters")
 
 
 @pytest.mark.parametrize(
@@ -99,8 +106,10 @@ def test_a_rehearsal_walks_through_every_line(rehearse, operators, words):
     code, document, printed = rehearse(*words)
     found = document["parts"]
     assert found["check"]["failures"] == []
-    assert found["check"]["operator"]["cases"] == found["check"]["operator"]["of"] > 3
-    assert found["pyramid"]["bytes_per_second"]["backward"] > 0
+    for name in ("operator", "norms"):
+        assert found["check"][name]["cases"] == found["check"][name]["of"] > 3
+    for name in ("pyramid", "norms"):
+        assert found[name]["bytes_per_second"]["backward"] > 0
     assert found["language"]["seconds_per_epoch"] > 0
     comparisons = import_module("gpu_plan").COMPARISONS
     timed = [name for name in comparisons if isinstance(found[name], dict)]
@@ -109,7 +118,9 @@ def test_a_rehearsal_walks_through_every_line(rehearse, operators, words):
         for side in found[name].values():
             assert side["images_per_second"] > 0
     for text, _, _, ratio, _, verdict in document["table"]:
-        wanted = text.startswith("pyramid") or any(text.split(", images")[0] == n for n in timed)
+        wanted = text.startswith(("pyramid", "norm")) or any(
+            text.split(", images")[0] == n for n in timed
+        )
         if wanted and "memory" not in text:  # which nobody counts on a CPU
             assert (ratio != "", verdict) == (True, "rehearsal"), text
     assert code == 0

@@ -110,9 +110,9 @@ def test_the_official_sequence_gives_our_logits_and_gradients():
 
 
 def test_every_unit_of_the_network_is_in_the_operators_share():
-    sides, parts = import_module("gpu_sides"), import_module("gpu_parts")
+    sides, operators = import_module("gpu_sides"), import_module("gpu_operators")
     side = sides.Side("", "espnetv2_s0_5", batch=8, size=(64, 64))
-    found = parts.reduced_maps(side)
+    found = operators.reduced_maps(side)
     units = [one for one in network_of("espnetv2_s0_5").network.modules() if isinstance(one, EESP)]
     assert sum(found.values()) == len(units)
     assert {stride for _, _, stride in found} == {1, 2}
@@ -120,13 +120,16 @@ def test_every_unit_of_the_network_is_in_the_operators_share():
 
 
 def test_the_operators_bytes_are_counted_once(monkeypatch):
-    parts = import_module("gpu_parts")
-    plan = parts.Plan(CPU, True, 0.0)
-    found = parts._timed((2, 3, 5, 7), (1, 1, 2, 3), 2, plan)
+    operators = import_module("gpu_operators")
+    plan = import_module("gpu_parts").Plan(CPU, True, 0.0)
+    found = operators.timed_pyramid((2, 3, 5, 7), (1, 1, 2, 3), 2, plan)
     x, y = 4 * 2 * 3 * 5 * 7, 4 * 2 * 12 * 3 * 4
     assert found["forward_bytes"] == x + y
     assert found["backward_bytes"] == x + x + y
     assert found["forward_ms"] > 0
+    found = operators.timed_norm((2, 3, 5, 7), plan)
+    assert (found["forward_bytes"], found["backward_bytes"]) == (4 * x, 7 * x)
+    assert found["backward_ms"] > 0
 
 
 @pytest.fixture
@@ -220,15 +223,17 @@ def test_goals_are_held_missed_or_not_measured():
     assert plan.judged(less, {"part": "not measured (no)"})[5] == "not measured"
 
 
-def test_the_operator_stands_beside_the_copy():
+def test_the_operators_stand_beside_the_copy():
     plan = import_module("gpu_plan")
     found = {"copy": {"bytes_per_second": 4e12}}
-    assert [line[5] for line in plan.pyramid_lines(found)] == ["not measured"] * 2
+    assert [line[5] for line in plan.operator_lines(found)] == ["not measured"] * 4
     found["pyramid"] = {"bytes_per_second": {"forward": 3e12, "backward": 2e12}}
-    assert [line[3:] for line in plan.pyramid_lines(found)] == [
+    assert [line[3:] for line in plan.operator_lines(found)[:2]] == [
         ("0.75", ">= 0.7", "held"),
         ("0.50", ">= 0.7", "missed"),
     ]
+    found["norms"] = {"bytes_per_second": {"forward": 3.2e12, "backward": 3.2e12}}
+    assert [line[3] for line in plan.operator_lines(found)[2:]] == ["0.80", "0.80"]
 
 
 def test_every_goal_names_sides_that_are_timed():
@@ -285,6 +290,10 @@ def test_shares_of_the_check_are_all_of_it():
     for place, kinds in enumerate((check.SIZES, (1, 2), check.DILATIONS, check.FORMATS)):
         for kind in kinds:  # every kind of case, in every type
             assert {one[4] for one in whole if one[place] == kind} == set(check.BOUNDS)
+    norms = check.norm_cases(few=False)
+    for place, kinds in enumerate((check.NORM_SIZES, (True, False), (True, False), check.FORMATS)):
+        for kind in kinds:
+            assert {one[4] for one in norms if one[place] == kind} == set(check.BOUNDS)
 
 
 def test_what_nobody_writes_is_found():

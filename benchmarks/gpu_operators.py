@@ -1,0 +1,160 @@
+"""The fused operators alone, on the maps of a network, each byte counted once a pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from gpu_clock import recorded
+from gpu_parts import Plan
+from gpu_sides import Side
+from torch import Tensor, nn
+
+from espnetv2.errors import UserError
+from espnetv2.kernels.depthwise_pyramid import depthwise_pyramid
+from espnetv2.kernels.norm_act import norm_act
+from espnetv2.layers.eesp import EESP
+from espnetv2.profiling.benchmark import network_of
+
+WAYS = ("forward", "backward")
+
+
+def pyramid(model: str, batch: int, size: tuple[int, int], plan: Plan) -> dict[str, Any]:
+    """The pyramid on every EESP unit's reduced map.
+
+    Forward reads the map and writes the branches; backward reads both and writes the map's
+    gradient. Backward is forward and backward less forward.
+    """
+    rows = []
+    for (shape, dilations, stride), units in _maps(model, batch, size, plan).items():
+        row: dict[str, Any] = {"shape": list(shape), "dilations": list(dilations)}
+        row |= {"stride": stride, "units": units}
+        rows.append(row | timed_pyramid(shape, dilations, stride, plan))
+    return {"rows": rows, "bytes_per_second": _rates(rows)}
+
+
+def norms(model: str, batch: int, size: tuple[int, int], plan: Plan) -> dict[str, Any]:
+    """Norm, residual and PReLU on the map that every EESP unit gives.
+
+    Forward reads the map for its moments, reads it and the residual, and writes one. Backward
+    reads three and writes the residual's gradient, reads that and the map, and writes one.
+    """
+    rows = []
+    for (shape, dilations, stride), units in _maps(model, batch, size, plan).items():
+        batch, channels, *whole = shape
+        out = (batch, len(dilations) * channels, *(-(-one // stride) for one in whole))
+        rows.append({"shape": list(out), "units": units} | timed_norm(out, plan))
+    return {"rows": rows, "bytes_per_second": _rates(rows)}
+
+
+def _maps(
+    model: str, batch: int, size: tuple[int, int], plan: Plan
+) -> dict[tuple[tuple[int, ...], tuple[int, ...], int], int]:
+    if plan.unchecked:
+        raise UserError(plan.unchecked)
+    return reduced_maps(plan.side(Side("", model, batch=batch, size=size)))
+
+
+def _rates(rows: list[dict[str, Any]]) -> dict[str, float]:
+    return {
+        way: sum(r["units"] * r[f"{way}_bytes"] for r in rows)
+        / sum(r["units"] * r[f"{way}_ms"] / 1000 for r in rows)
+        for way in WAYS
+    }
+
+
+def reduced_maps(side: Side) -> dict[tuple[tuple[int, ...], tuple[int, ...], int], int]:
+    """Shapes that reach the branches of the EESP units, their dilations and strides; how often."""
+    network, seen = network_of(side.model).network.eval(), []
+
+    def look(unit: EESP) -> Callable[[nn.Module, Any, Tensor], None]:
+        branches = [branch for branch in unit.branches if isinstance(branch, nn.Conv2d)]
+        dilations = tuple(branch.dilation[0] for branch in branches)
+        stride = branches[0].stride[0]
+        return lambda module, given, out: seen.append((tuple(out.shape), dilations, stride))
+
+    hooks = [
+        unit.reduce.register_forward_hook(look(unit))
+        for unit in network.modules()
+        if isinstance(unit, EESP)
+    ]
+    with torch.inference_mode():
+        network(torch.randn(1, 3, *side.size))
+    for hook in hooks:
+        hook.remove()
+    counts: dict[Any, int] = {}
+    for (_, *rest), dilations, stride in seen:
+        key = ((side.batch, *rest), dilations, stride)
+        counts[key] = counts.get(key, 0) + 1
+    return counts
+
+
+def timed_pyramid(
+    shape: tuple[int, ...], dilations: tuple[int, ...], stride: int, plan: Plan
+) -> dict[str, float]:
+    """Milliseconds and bytes of the pyramid on such a map."""
+    batch, channels, *whole = shape
+    half = [-(-one // stride) for one in whole]
+    weight = torch.randn(len(dilations), channels, 3, 3, device=plan.device, dtype=_dtype(plan))
+    weight.requires_grad_()
+    inputs = [x.requires_grad_() for x in _draw(plan, batch, channels, *whole)]
+    above = _draw(plan, batch, len(dilations) * channels, *half)
+
+    def run(x: Tensor) -> Tensor:
+        return depthwise_pyramid(x, weight, list(dilations), stride)
+
+    sets = [((x,), (x, weight), grad) for x, grad in zip(inputs, above, strict=True)]
+    return _ways(run, sets, plan) | {
+        "forward_bytes": inputs[0].nbytes + above[0].nbytes,
+        "backward_bytes": 2 * inputs[0].nbytes + above[0].nbytes,
+    }
+
+
+def timed_norm(shape: tuple[int, ...], plan: Plan) -> dict[str, float]:
+    """Milliseconds and bytes of norm, residual and PReLU on such a map."""
+    vectors = torch.randn(3, shape[1], device=plan.device).unbind()
+    vectors = [one.clone().requires_grad_() for one in vectors]
+
+    def run(x: Tensor, residual: Tensor) -> Tensor:
+        return norm_act(x, *vectors, residual=residual)[0]
+
+    drawn = [_draw(plan, *shape) for _ in range(3)]
+    sets = []
+    for x, residual, grad in zip(*drawn, strict=True):
+        maps = (x.requires_grad_(), residual.requires_grad_())
+        sets.append((maps, (*maps, *vectors), grad))
+    whole = drawn[0][0].nbytes
+    return _ways(run, sets, plan) | {"forward_bytes": 4 * whole, "backward_bytes": 7 * whole}
+
+
+def _dtype(plan: Plan) -> torch.dtype:
+    return torch.float32 if plan.small else torch.bfloat16
+
+
+def _draw(plan: Plan, *sizes: int) -> list[Tensor]:
+    """Random maps, together larger than the cache."""
+    made = [torch.randn(*sizes, device=plan.device, dtype=_dtype(plan)) for _ in range(_sets(plan))]
+    return [one.to(memory_format=torch.channels_last) for one in made]
+
+
+def _sets(plan: Plan) -> int:
+    return 1 if plan.small else 4
+
+
+def _ways(run: Callable[..., Tensor], sets: list[Any], plan: Plan) -> dict[str, float]:
+    """Milliseconds forward and backward, of a set of inputs, leaves and a gradient."""
+
+    def forward() -> None:
+        with torch.no_grad():
+            for inputs, _, _ in sets:
+                run(*inputs)
+
+    def both() -> None:
+        for inputs, leaves, grad in sets:
+            torch.autograd.grad(run(*inputs), leaves, grad)
+
+    calls = {"forward": recorded(forward, plan.device), "both": recorded(both, plan.device)}
+    times = plan.interleaved(calls, share=1 / 8)
+    ms = {name: one["ms"] / len(sets) for name, one in times.items()}
+    return {"forward_ms": ms["forward"], "backward_ms": max(ms["both"] - ms["forward"], 1e-9)}
