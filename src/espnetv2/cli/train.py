@@ -35,7 +35,9 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
     devices: Annotated[int, typer.Option(min=1, help="Processes, or GPUs.")] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of a process.")] = None,
-    kernels: Annotated[str, typer.Option(help="Of EESP units: reference, fused or auto.")] = "auto",
+    kernels: Annotated[
+        str, typer.Option(help="Of EESP units and norms: reference, fused or auto.")
+    ] = "auto",
     checkpoint_steps: Annotated[
         int, typer.Option(min=1, help="Steps between checkpoints within an epoch.")
     ] = 200,
