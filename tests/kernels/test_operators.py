@@ -13,6 +13,7 @@ from espnetv2.errors import UserError
 from espnetv2.kernels.depthwise_pyramid import (
     depthwise_pyramid,
     depthwise_pyramid_act,
+    depthwise_pyramid_moments,
     launch,
     reference,
 )
@@ -243,10 +244,12 @@ def test_a_cuda_graph_replays_it():
     """Forward and backward, with other numbers in the same memory."""
     x = torch.randn(4, 8, 14, 14, device="cuda", requires_grad=True)
     weight = torch.randn(4, 8, 3, 3, device="cuda", requires_grad=True)
+    vectors = torch.randn(3, 32, device="cuda")
 
     def step():
-        y = depthwise_pyramid(x, weight, [1, 2, 3, 4], 1)
-        return y, *torch.autograd.grad(y.square().sum(), (x, weight))
+        y, *moments = depthwise_pyramid_moments(x, weight, [1, 2, 3, 4], 1)
+        z = norm_act(norm_act(y, *vectors, moments=moments)[0], *vectors, residual=y)[0]
+        return z, *torch.autograd.grad(z.square().sum(), (x, weight))
 
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
@@ -260,5 +263,5 @@ def test_a_cuda_graph_replays_it():
     with torch.no_grad():
         x.copy_(torch.randn_like(x))
     graph.replay()
-    for name, actual, expected in zip(("y", "dx", "dw"), found, step(), strict=True):
+    for name, actual, expected in zip(("z", "dx", "dw"), found, step(), strict=True):
         assert_close(name, actual, expected)

@@ -54,7 +54,10 @@ class ConvNormAct(nn.Module):
         return out
 
     def then(self, x: Tensor, act: nn.Module, residual: Tensor | None) -> Tensor:
-        """Act on the result plus a residual; of a module that does not activate."""
+        """Act on the result plus a residual; of a module that does not activate.
+
+        Shape: x as in `forward`, residual as its result -> the same
+        """
         if self.fused and isinstance(self.act, nn.Identity) and free(self):
             return norm_act(self.conv(x), self.norm, act, residual)
         out = self(x)
