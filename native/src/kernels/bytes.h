@@ -23,13 +23,15 @@ INLINE int rows_together(const ConvArgs& a) {
 
 void round_rows(const ConvArgs& a, int row, int row_end) {
   const __m512 inverse = _mm512_set1_ps(a.inverse), zero = _mm512_set1_ps(a.zero);
+  const Index step = a.x_step;  // a copy, which no store can change
+  const int width = a.width;
   uint8_t* line = a.bytes;
-  for (int y = row; y < row_end; ++y, line += a.width * a.bytes_step) {
+  for (int y = row; y < row_end; ++y, line += width * a.bytes_step) {
     for (int source = 0; source < a.sources; ++source) {
       const Value* x = map(a.x) + y * a.x_row + a.offsets[source];
       const Index channel = static_cast<Index>(source) * kLanes, own = channel % kGranule;
-      uint8_t* to = line + (channel - own) * a.width + own;
-      for (int p = 0; p < a.width; ++p, x += a.x_step, to += kGranule) {
+      uint8_t* to = line + (channel - own) * width + own;
+      for (int p = 0; p < width; ++p, x += step, to += kGranule) {
         const __m512 value = _mm512_fmadd_ps((__m512)load(x), inverse, zero);
         // what is no number becomes the least one
         const __m512i rounded = _mm512_cvtps_epi32(_mm512_max_ps(value, _mm512_setzero_ps()));

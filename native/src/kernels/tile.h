@@ -78,16 +78,24 @@ INLINE void begin(const Spot& s, Vector (&sum)[kPixels][kBlocks]) {
 
 #if defined(HALF) || defined(BYTES)
 
-// The same for all widths, since rounding takes much code.
-__attribute__((noinline)) void finish_block(const Spot& s, int b, const Vector* sum, int pixels) {
+template <class Out>
+INLINE void finish_pixels(const Spot& s, int b, const Vector* sum, int pixels) {
   const Vector rise = s.rise ? load(s.rise + b * kLanes) : all(1.0f);
   const Vector fall = s.rise ? load(s.fall + b * kLanes) : all(1.0f);
   const Value* residual = s.residual ? s.residual + b * s.residual_block : nullptr;
+  Out* const out = static_cast<Out*>(s.out) + b * s.out_block;
+  const int32_t* const places = s.places;  // copies, which no store can change
+  const Index step = s.out_step;
+#pragma GCC unroll 1
   for (int p = 0; p < pixels; ++p) {
     const Vector value = residual ? sum[p] + load(residual + p * kLanes) : sum[p];
-    const Index place = s.places ? s.places[p] : p * s.out_step;
-    put(s.out, s.out_wide, b * s.out_block + place, slopes(value, rise, fall));
+    store(out + (places ? places[p] : p * step), slopes(value, rise, fall));
   }
+}
+
+// The same for all widths, since rounding takes much code.
+__attribute__((noinline)) void finish_block(const Spot& s, int b, const Vector* sum, int pixels) {
+  s.out_wide ? finish_pixels<float>(s, b, sum, pixels) : finish_pixels<Value>(s, b, sum, pixels);
 }
 
 #if defined(HALF)

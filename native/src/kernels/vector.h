@@ -42,7 +42,12 @@ INLINE Vector load(const float* p) { return *reinterpret_cast<const Vector*>(p);
 INLINE void store(float* p, Vector v) { *reinterpret_cast<Vector*>(p) = v; }
 INLINE Vector load(const uint16_t* p) {
   const Halves halves = *reinterpret_cast<const Halves*>(p);
-  return (Vector)(__builtin_convertvector(halves, Bits) << 16);
+#if defined(__AVX512BF16__) && LANES == 16
+  const Bits bits = (Bits)_mm512_cvtepu16_epi32((__m256i)halves);  // compilers make five of it
+#else
+  const Bits bits = __builtin_convertvector(halves, Bits);
+#endif
+  return (Vector)(bits << 16);
 }
 // Rounds to nearest, ties to even.
 INLINE Halves halves_of(Vector v) {
