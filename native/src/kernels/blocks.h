@@ -99,9 +99,10 @@ constexpr auto kConvBlocks = conv_blocks;
 
 constexpr int kTogether = 2;
 
-template <int kPixels, int kBlocks>
+template <int kStep, int kPixels, int kBlocks>
 void pair_tile(const Spot& s) {
   const auto* w = reinterpret_cast<const uint16_t*>(s.weights);
+  const Index step = kStep ? kStep : s.x_step;
   Vector sum[kPixels][kBlocks];
   begin(s, sum);
   for (Source from(s); from.is_there(); from.next(s)) {
@@ -114,7 +115,7 @@ void pair_tile(const Spot& s) {
       }
       UNROLL for (int p = 0; p < kPixels; ++p) {
         int32_t both;
-        memcpy(&both, x + p * s.x_step, sizeof both);
+        memcpy(&both, x + p * step, sizeof both);
         const auto values = (__m512bh)_mm512_set1_epi32(both);
         UNROLL for (int b = 0; b < kBlocks; ++b) {
           sum[p][b] = _mm512_dpbf16_ps(sum[p][b], weight[b], values);
@@ -125,15 +126,20 @@ void pair_tile(const Spot& s) {
   finish(s, sum);
 }
 
-template <int... kBefore>
+template <int kStep, int... kBefore>
 constexpr TileFunctions pair_tiles(std::integer_sequence<int, kBefore...>) {
-  return {
-      {nullptr, pair_tile<kBefore + 1, 1>...}, {nullptr, pair_tile<kBefore + 1, 2>...}, nullptr};
+  return {{nullptr, pair_tile<kStep, kBefore + 1, 1>...},
+          {nullptr, pair_tile<kStep, kBefore + 1, 2>...},
+          nullptr,
+          static_cast<int>(sizeof...(kBefore))};
 }
+constexpr TileFunctions kPairTiles = pair_tiles<kLanes>(Widths());
+// Whoever skips pixels is seldom: narrow ones will do.
+constexpr TileFunctions kStridedPairTiles = pair_tiles<0>(std::make_integer_sequence<int, 7>());
 
-constexpr TileFunctions kPairTiles = pair_tiles(Widths());
-
-void conv_blocks(const ConvArgs& a) { conv_by(a, kPairTiles); }
+void conv_blocks(const ConvArgs& a) {
+  conv_by(a, a.x_step == kLanes ? kPairTiles : kStridedPairTiles);
+}
 
 constexpr auto kConvBlocks = conv_blocks;
 

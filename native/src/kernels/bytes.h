@@ -21,13 +21,32 @@ INLINE int rows_together(const ConvArgs& a) {
   return rows < 1 ? 1 : static_cast<int>(rows);
 }
 
-void round_rows(const ConvArgs& a, int row, int row_end) {
+// Blocks of input channels, from the first to the one behind the last.
+struct Sources {
+  int first, end;
+};
+
+// Those that this thread's tiles read; tiles go by groups of channels, and what they read does too.
+INLINE Sources sources_of(const ConvArgs& a) {
+  Index first = static_cast<Index>(a.sources) * kLanes, last = 0;
+  for (int i = a.tile; i < a.tile_end; ++i) {
+    if (a.tiles[i].depth == 0) continue;
+    const int32_t* granules = a.granules + a.tiles[i].entry;
+    const Index least = granules[0], most = granules[a.tiles[i].depth - 1];
+    first = least < first ? least : first;
+    last = most > last ? most : last;
+  }
+  const auto end = static_cast<int>((last + kGranule) / kLanes);
+  return {static_cast<int>(first / kLanes), end < a.sources ? end : a.sources};
+}
+
+void round_rows(const ConvArgs& a, const Sources& sources, int row, int row_end) {
   const __m512 inverse = _mm512_set1_ps(a.inverse), zero = _mm512_set1_ps(a.zero);
   const Index step = a.x_step;  // a copy, which no store can change
   const int width = a.width;
   uint8_t* line = a.bytes;
   for (int y = row; y < row_end; ++y, line += width * a.bytes_step) {
-    for (int source = 0; source < a.sources; ++source) {
+    for (int source = sources.first; source < sources.end; ++source) {
       const Value* x = map(a.x) + y * a.x_row + a.offsets[source];
       const Index channel = static_cast<Index>(source) * kLanes, own = channel % kGranule;
       uint8_t* to = line + (channel - own) * width + own;
@@ -138,9 +157,10 @@ INLINE void end_bytes() {}
 void conv_bytes(const ConvArgs& a) {
   begin_bytes();
   const int together = rows_together(a);
+  const Sources sources = sources_of(a);
   for (int row = a.row; row < a.row_end; row += together) {
     const int end = row + together < a.row_end ? row + together : a.row_end;
-    round_rows(a, row, end);
+    round_rows(a, sources, row, end);
     for (int i = a.tile; i < a.tile_end; ++i) {
       const Tile& t = a.tiles[i];
       Spot s = spot_of(a, t);

@@ -98,16 +98,32 @@ __attribute__((noinline)) void finish_block(const Spot& s, int b, const Vector* 
   s.out_wide ? finish_pixels<float>(s, b, sum, pixels) : finish_pixels<Value>(s, b, sum, pixels);
 }
 
-#if defined(HALF)
+template <class Out, int kPixels, int kBlocks>
+INLINE void store_all(const Spot& s, const Vector (&sum)[kPixels][kBlocks]) {
+  UNROLL for (int b = 0; b < kBlocks; ++b) {
+    Out* const out = static_cast<Out*>(s.out) + b * s.out_block;
+    UNROLL for (int p = 0; p < kPixels; ++p) store(out + p * s.out_step, sum[p][b]);
+  }
+}
+
 template <int kPixels, int kBlocks>
 INLINE void finish(const Spot& s, Vector (&sum)[kPixels][kBlocks]) {
+  if constexpr (kPixels == kTilePixels) {  // nearly all are; these stay in registers
+    if (!s.places && !s.residual && s.rise) {
+      UNROLL for (int b = 0; b < kBlocks; ++b) {
+        const Vector rise = load(s.rise + b * kLanes), fall = load(s.fall + b * kLanes);
+        UNROLL for (int p = 0; p < kPixels; ++p) sum[p][b] = slopes(sum[p][b], rise, fall);
+      }
+      s.out_wide ? store_all<float>(s, sum) : store_all<Value>(s, sum);
+      return;
+    }
+  }
   UNROLL for (int b = 0; b < kBlocks; ++b) {
     Vector own[kPixels];
     UNROLL for (int p = 0; p < kPixels; ++p) own[p] = sum[p][b];
     finish_block(s, b, own, kPixels);
   }
 }
-#endif
 
 #else
 
@@ -152,13 +168,15 @@ constexpr int kWidePixels = 2 * kTilePixels;
 // a single block, or null.
 struct TileFunctions {
   TileFunction single[kTilePixels + 1], twin[kTilePixels + 1], wide;
+  int most;  // pixels of the others
 };
 
 template <int kStep, class In, int... kBefore>
 constexpr TileFunctions tiles_of(std::integer_sequence<int, kBefore...>) {
   return {{nullptr, tile<kBefore + 1, 1, kStep, In>...},
           {nullptr, tile<kBefore + 1, 2, kStep, In>...},
-          tile<kWidePixels, 1, kStep, In>};
+          tile<kWidePixels, 1, kStep, In>,
+          kTilePixels};
 }
 
 using Widths = std::make_integer_sequence<int, kTilePixels>;
@@ -202,7 +220,7 @@ INLINE void move(const ConvArgs& a, const Tile& t, int y, int first, Spot& s) {
 // Tiles outside, rows inside: a tile's weights stay in the nearest cache for all rows of a band.
 INLINE void conv_by(const ConvArgs& a, const TileFunctions& tiles) {
   const int wide = tiles.wide ? a.width / kWidePixels * kWidePixels : 0;
-  const Parts all(a.width, kTilePixels), rest(a.width - wide, kTilePixels);
+  const Parts all(a.width, tiles.most), rest(a.width - wide, tiles.most);
   for (int i = a.tile; i < a.tile_end; ++i) {
     const Tile& t = a.tiles[i];
     Spot s = spot_of(a, t);
