@@ -108,7 +108,7 @@ INLINE void store_all(const Spot& s, const Vector (&sum)[kPixels][kBlocks]) {
 
 template <int kPixels, int kBlocks>
 INLINE void finish(const Spot& s, Vector (&sum)[kPixels][kBlocks]) {
-  if constexpr (kPixels == kTilePixels) {  // nearly all are; these stay in registers
+  if constexpr (kPixels >= kTilePixels) {  // nearly all are; these stay in registers
     if (!s.places && !s.residual && s.rise) {
       UNROLL for (int b = 0; b < kBlocks; ++b) {
         const Vector rise = load(s.rise + b * kLanes), fall = load(s.fall + b * kLanes);
