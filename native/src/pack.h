@@ -25,7 +25,8 @@ struct Packed {
   bool blocks = false;             // weights are for `Kernels::conv_blocks`
   bool bytes = false;              // or for `conv_bytes`: `reach` is of all input blocks, and
   std::vector<int32_t> granules;   // of the tiles' entries, where a pixel's bytes begin
-  Index factor = -1;               // of each output lane
+  bool whole_blocks = false;  // granules are blocks, so that a map of bytes may be read as it is
+  Index factor = -1;          // of each output lane
   Index weights = -1, bias = -1, scale = -1, shift = -1, rise = -1, fall = -1;
 };
 

@@ -338,6 +338,7 @@ void pack_conv(const Program& program, const Step& step, const Place& in, const 
   const bool blocks = kernels.conv_blocks && !in.planar;
   const int together = bytes ? kernels.granule : blocks ? kernels.together : 1;
   ConvPacker(kernel, in, also, channels, kernels.lanes, together, bytes, weights, packed).run();
+  packed.whole_blocks = bytes && together == kernels.lanes;
   if (bytes) pack_factors(step, channels, weights, packed);
 }
 

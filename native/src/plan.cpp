@@ -8,6 +8,7 @@
 #include "geometry.h"
 #include "groups.h"
 #include "shapes.h"
+#include "values.h"
 
 namespace espnetv2 {
 
@@ -116,25 +117,6 @@ class Planner {
     }
   }
 
-  // What depth-wise convolutions read, and the image with its small copies, stays a float, since
-  // each value is read many times. What the network says does so for the sake of near ties.
-  bool wide(Name name) const {
-    if (network_.places[at(name)].planar) return true;
-    const auto mine = [&](Name one) { return storage_name(one) == name; };
-    bool pyramids = false, others = false, given = false;
-    for (const Step& step : program_.steps) {
-      if (costs_nothing(plan_, step)) continue;
-      for (const Name one : reads(step)) {
-        const bool pyramid = step.kind == Kind::pyramid && step.inputs[0] == one;
-        if (mine(one)) (pyramid ? pyramids : others) = true;
-      }
-    }
-    for (const Output& output : program_.outputs) {
-      given |= std::any_of(output.tensors.begin(), output.tensors.end(), mine);
-    }
-    return !others && pyramids != given;
-  }
-
   void lay_out() {
     std::vector<bool> by_rows(program_.tensors.size(), false);  // however small
     for (const Step& step : program_.steps) {
@@ -150,7 +132,7 @@ class Planner {
       s.height = plan_.heights[i];
       s.width = plan_.widths[i];
       s.border = borders_[i];
-      s.value = wide(static_cast<Name>(i)) ? 4 : plan_.value;
+      std::tie(s.value, s.rounded_for) = find_values(network_, plan_, static_cast<Name>(i));
       s.flat = !planar && !by_rows[i] && s.border == 0 && s.width < kFlatWidth &&
                s.height * s.width <= kFlatPixels;
       if (planar) {

@@ -35,8 +35,9 @@ struct Range {
 struct Storage {
   int blocks = 0, lanes = 0;
   int height = 0, width = 0, border = 0;
-  int left = 0;   // pixels before the first one of a row: the border at least
-  int value = 4;  // bytes
+  int left = 0;                       // pixels before the first one of a row: the border at least
+  int value = 4;                      // bytes
+  const Step* rounded_for = nullptr;  // the convolution that reads it, where values are bytes
   Index odd = 0;  // of planes: from a row's even pixels to its odd ones; 0 in natural order
   bool flat = false;
   Index row = 0, block = 0;   // distance of neighbours, in values

@@ -115,6 +115,7 @@ class Steps {
       return;
     }
     if (packed.bytes) {
+      if (in.value == 1) a.x_row_bytes = in.row;
       a.inverse = 1 / step.input_scale;
       a.zero = static_cast<float>(step.input_zero);
       a.factor = floats(packed.factor);
@@ -173,6 +174,11 @@ class Steps {
     a.blocks /= a.branches;
     a.block = share.part;
     a.block_end = share.part_end;
+    if (const Step* reader = storage(operation.out).rounded_for) {
+      a.out_bytes = true;
+      a.inverse = 1 / reader->input_scale;
+      a.zero = static_cast<float>(reader->input_zero);
+    }
     if (storage(operation.in).lanes > 1) return maps_.kernels.pyramid(a);
     a.channels = maps_.channels(operation.in);
     a.turned = storage(operation.out).lanes > 1;

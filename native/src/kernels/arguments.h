@@ -55,6 +55,7 @@ struct ConvArgs {
   const int32_t* granules;  // of the tiles' entries: where their inputs lie in a pixel's bytes
   uint8_t* bytes;           // room for rows of them, and for kSparePixels more
   Index bytes_step;         // of a pixel: a multiple of the granule
+  Index x_row_bytes;        // of a map of bytes, which need no rounding; else 0
 };
 
 constexpr Index kByteRoom = Index{1} << 15;  // bytes of the rows that are rounded at a time
@@ -91,7 +92,9 @@ struct PyramidArgs : MapArgs {
   const float* bias;         // [block][branch][lanes], as are the slopes and
   const float* scale;        // what is applied when storing; null for none
   const float* shift;
-  bool running;  // branches add up
+  bool running;    // branches add up
+  bool out_bytes;  // the result becomes round(result * inverse + zero), from 0 to 255
+  float inverse, zero;
   int block, block_end;
   int channels;  // of planes, which are the blocks then, unless
   bool turned;   // the result lies in blocks of lanes

@@ -41,7 +41,7 @@ INLINE Sources sources_of(const ConvArgs& a) {
 }
 
 void round_rows(const ConvArgs& a, const Sources& sources, int row, int row_end) {
-  const __m512 inverse = _mm512_set1_ps(a.inverse), zero = _mm512_set1_ps(a.zero);
+  const Vector inverse = all(a.inverse), zero = all(a.zero);
   const Index step = a.x_step;  // a copy, which no store can change
   const int width = a.width;
   uint8_t* line = a.bytes;
@@ -51,10 +51,7 @@ void round_rows(const ConvArgs& a, const Sources& sources, int row, int row_end)
       const Index channel = static_cast<Index>(source) * kLanes, own = channel % kGranule;
       uint8_t* to = line + (channel - own) * width + own;
       for (int p = 0; p < width; ++p, x += step, to += kGranule) {
-        const __m512 value = _mm512_fmadd_ps((__m512)load(x), inverse, zero);
-        // what is no number becomes the least one
-        const __m512i rounded = _mm512_cvtps_epi32(_mm512_max_ps(value, _mm512_setzero_ps()));
-        _mm_store_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtusepi32_epi8(rounded));
+        store(to, load(x) * inverse + zero);
       }
     }
   }
@@ -154,20 +151,26 @@ INLINE void end_bytes() {}
 
 #endif
 
+// Where a row lies whose bytes are there already, or else where it was rounded to.
+INLINE const uint8_t* bytes_of_row(const ConvArgs& a, int row) {
+  return a.x_row_bytes ? static_cast<const uint8_t*>(a.x) + row * a.x_row_bytes : a.bytes;
+}
+
 void conv_bytes(const ConvArgs& a) {
   begin_bytes();
   const int together = rows_together(a);
   const Sources sources = sources_of(a);
+  const Index bytes_row = a.x_row_bytes ? a.x_row_bytes : a.width * a.bytes_step;
   for (int row = a.row; row < a.row_end; row += together) {
     const int end = row + together < a.row_end ? row + together : a.row_end;
-    round_rows(a, sources, row, end);
+    if (a.x_row_bytes == 0) round_rows(a, sources, row, end);
     for (int i = a.tile; i < a.tile_end; ++i) {
       const Tile& t = a.tiles[i];
       Spot s = spot_of(a, t);
       s.offsets = a.granules + t.entry;
       const float* factor = a.factor + static_cast<Index>(t.block) * kLanes;
-      const uint8_t* line = a.bytes;
-      for (int y = row; y < end; ++y, line += a.width * a.bytes_step) {
+      const uint8_t* line = bytes_of_row(a, row);
+      for (int y = row; y < end; ++y, line += bytes_row) {
         for (int first = 0; first < a.width; first += kMostPixels) {
           const int left = a.width - first, pixels = left < kMostPixels ? left : kMostPixels;
           move(a, t, y, first, s);

@@ -17,7 +17,8 @@ INLINE void store_sums(const PyramidArgs& a, Index own, const Vector (&sum)[kPix
   const Vector rise = a.rise ? load(a.rise + own) : all(1.0f);
   const Vector fall = a.rise ? load(a.fall + own) : all(1.0f);
   UNROLL for (int p = 0; p < kPixels; ++p) {
-    store(to + p * kLanes, slopes(sum[p] * scale + shift, rise, fall));
+    const Vector made = slopes(sum[p] * scale + shift, rise, fall);
+    store(to + p * kLanes, sizeof(Out) > 1 ? made : made * all(a.inverse) + all(a.zero));
   }
 }
 
@@ -76,6 +77,14 @@ void pyramid_part(const PyramidArgs& a, const void* start, void* out, int block,
       UNROLL for (int p = 0; p < kPixels; ++p) sum[p] += weight * load(from + p * kStride * kLanes);
     }
     const Index place = static_cast<Index>(b) * a.blocks * a.out_block;
+#if defined(__AVX512F__) && LANES == 16 && !defined(AMX)
+    if constexpr (sizeof(In) == sizeof(float)) {
+      if (a.out_bytes) {
+        store_sums(a, own, sum, static_cast<uint8_t*>(out) + place);
+        continue;
+      }
+    }
+#endif
     if (sizeof(Value) == sizeof(float) || a.out_wide) {
       store_sums(a, own, sum, static_cast<float*>(out) + place);
     } else {
@@ -118,7 +127,8 @@ INLINE void pyramid_of(const PyramidArgs& a) {
       for (int y = a.row; y < a.row_end; ++y) {
         const Index from = y * a.x_row + block * a.x_block + first * a.x_step;
         const Index to = y * a.out_row + block * a.out_block + first * kLanes;
-        part.run(a, static_cast<const In*>(a.x) + from, moved(a.out, a.out_wide, to), block, w);
+        void* out = a.out_bytes ? static_cast<uint8_t*>(a.out) + to : moved(a.out, a.out_wide, to);
+        part.run(a, static_cast<const In*>(a.x) + from, out, block, w);
       }
     }
   }

@@ -11,7 +11,7 @@
 #include "half.h"
 #include "kernels/arguments.h"
 
-#if defined(__AVX512BF16__)
+#if defined(__AVX512F__)
 #include <immintrin.h>
 #endif
 
@@ -60,6 +60,13 @@ INLINE Halves halves_of(Vector v) {
 #endif
 }
 INLINE void store(uint16_t* p, Vector v) { *reinterpret_cast<Halves*>(p) = halves_of(v); }
+#if defined(__AVX512F__) && LANES == 16
+// Rounded to bytes; what is no number becomes the least one.
+INLINE void store(uint8_t* p, Vector v) {
+  const __m512i rounded = _mm512_cvtps_epi32(_mm512_max_ps((__m512)v, _mm512_setzero_ps()));
+  _mm_store_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtusepi32_epi8(rounded));
+}
+#endif
 // Into a map of floats where `wide`, else into one of values.
 INLINE void put(void* out, bool wide, Index place, Vector v) {
   if (wide) return store(static_cast<float*>(out) + place, v);
