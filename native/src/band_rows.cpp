@@ -13,8 +13,8 @@ using Kind = Step::Kind;
 
 constexpr Index kNear = 24 << 10;    // floats of a band: they stay in the nearest caches
 constexpr Index kFar = 512 << 10;    // of one that keeps rows of the band before: in the second
-constexpr int kFewest = 2;           // rows of such a one, which may be larger then, up to
-constexpr Index kMost = 1200 << 10;  // this: two groups would move more
+constexpr int kFewest = 2;           // rows, which share weights; a band may be larger for them
+constexpr Index kMost = 1200 << 10;  // where rows are kept, up to this: two groups would move more
 constexpr int kRoom = 2;             // times what a band keeps: rows move once it is used up
 
 size_t at(Name name) { return static_cast<size_t>(name); }
@@ -29,7 +29,7 @@ bool BandRows::choose(Group& group) {
     for (const Operation::Read& read : operation.reads) twice |= read.around && read.local >= 0;
   }
   int band = share;  // of bands, the last rows of one are the first that the next one needs
-  const int least = twice ? std::min(share, kFewest) : 1;
+  const int least = std::min(share, kFewest);
   while (band > least && touched(group, band) > (twice ? kFar : kNear)) {
     band = std::max(least, (band + 1) / 2);
   }
