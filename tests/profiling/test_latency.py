@@ -34,6 +34,10 @@ def crash():
     raise ZeroDivisionError("oh")
 
 
+def hesitate():
+    time.sleep(30)
+
+
 def open_two(*makers):
     workers = [Worker(maker, threads=1) for maker in makers]
     said = [worker.open() for worker in workers]
@@ -80,10 +84,10 @@ def test_what_goes_wrong_in_the_process_is_said_here(maker, words):
 
 INTERRUPTED = """
 from espnetv2.profiling.latency import Worker
-from profiling.test_latency import refuse
+from profiling.test_latency import hesitate
 
 if __name__ == "__main__":
-    worker = Worker(refuse, threads=1)
+    worker = Worker(hesitate, threads=1)
     print("started", flush=True)
     try:
         worker.open()
