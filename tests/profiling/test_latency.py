@@ -83,10 +83,12 @@ def test_what_goes_wrong_in_the_process_is_said_here(maker, words):
 
 
 INTERRUPTED = """
+import signal
 from espnetv2.profiling.latency import Worker
 from profiling.test_latency import hesitate
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it in the background
     worker = Worker(hesitate, threads=1)
     print("started", flush=True)
     try:
