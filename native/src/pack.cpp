@@ -111,12 +111,8 @@ std::vector<Packed> pack(const Program& program, const std::vector<Place>& place
   const Place& out = places[static_cast<size_t>(step.out)];
   const std::vector<int> channels = out.channels(lanes);
   std::vector<Packed> packed(step.kind == Step::Kind::enlarge ? 4 : 1);
-  if (in.planar && step.kind == Step::Kind::pyramid) {
-    pack_pyramid(step, in, planes_of(out), lanes, weights, packed[0]);
-    return packed;
-  }
   if (step.kind == Step::Kind::pyramid || step.kind == Step::Kind::rescale) {
-    pack_pyramid(step, in, out, lanes, weights, packed[0]);
+    pack_pyramid(step, in, in.planar ? planes_of(out) : out, lanes, weights, packed[0]);
     return packed;
   }
   static const float kZero = 0.0f;

@@ -199,8 +199,7 @@ INLINE void planar_sums(const PyramidArgs& a, const float* x, int channel, Vecto
       UNROLL for (int v = 0; v < kVectors; ++v) {
         const Vector mine = line[0][r][v] + line[1][r][v] + (line[2][r][v] + bias);
         sum[r][v] = a.running ? sum[r][v] + mine : mine;
-        Vector& made = line[0][r][v];
-        made = sum[r][v];
+        line[0][r][v] = sum[r][v];
       }
     }
     if (a.scale) {

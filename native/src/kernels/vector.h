@@ -36,7 +36,6 @@ typedef float Value;
 
 #define UNROLL _Pragma("GCC unroll 64")
 #define INLINE inline __attribute__((always_inline))
-#define INLINE_LAMBDA __attribute__((always_inline))
 
 INLINE Vector load(const float* p) { return *reinterpret_cast<const Vector*>(p); }
 INLINE void store(float* p, Vector v) { *reinterpret_cast<Vector*>(p) = v; }
