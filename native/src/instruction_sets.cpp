@@ -10,6 +10,12 @@
 #if defined(__linux__)
 #include <sys/syscall.h>
 #endif
+#elif defined(ESPNETV2_NEON)
+#if defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
 #endif
 
 namespace espnetv2 {
@@ -47,14 +53,44 @@ bool has_amx() {
 }
 
 }  // namespace
+#elif defined(ESPNETV2_NEON)
+namespace {
+
+#if defined(__linux__)
+
+bool has_dot_product() { return getauxval(AT_HWCAP) >> 20 & 1; }
+
+bool has_bf16() { return getauxval(AT_HWCAP2) >> 14 & 1; }
+
+#elif defined(__APPLE__)
+
+bool feature(const char* name) {
+  int found = 0;
+  size_t size = sizeof found;
+  return sysctlbyname(name, &found, &size, nullptr, 0) == 0 && found != 0;
+}
+
+bool has_dot_product() { return feature("hw.optional.arm.FEAT_DotProd"); }
+
+bool has_bf16() { return feature("hw.optional.arm.FEAT_BF16"); }
+
+#else
+
+bool has_dot_product() { return false; }
+
+bool has_bf16() { return false; }
+
+#endif
+
+}  // namespace
 #endif
 
 std::vector<const Kernels*> usable_kernels(Precision precision) {
   std::vector<const Kernels*> found;
   const bool half = precision == Precision::halves;
+  [[maybe_unused]] const bool bytes = precision == Precision::bytes;
 #if defined(ESPNETV2_X86)
   __builtin_cpu_init();
-  const bool bytes = precision == Precision::bytes;
   if (precision != Precision::floats && has_avx512_bf16() && has_amx()) {
     found.push_back(amx_kernels());
   }
@@ -68,6 +104,9 @@ std::vector<const Kernels*> usable_kernels(Precision precision) {
     found.push_back(half ? avx2_half_kernels() : avx2_kernels());
   }
 #elif defined(ESPNETV2_NEON)
+  if (half && has_bf16()) found.push_back(neon_bf16_kernels());
+  if (bytes && has_dot_product() && has_bf16()) found.push_back(neon_bytes_bf16_kernels());
+  if (bytes && has_dot_product()) found.push_back(neon_bytes_kernels());
   found.push_back(half ? neon_half_kernels() : neon_kernels());
 #endif
   found.push_back(half ? plain_half_kernels() : plain_kernels());

@@ -202,7 +202,7 @@ class ConvPacker {
   };
   static constexpr int kAny = -2;
 
-  // [tap and source][output block][pairs or quads of inputs][16 lanes][their inputs], then the
+  // [tap and source][output block][pairs or quads of inputs][lanes][their inputs], then the
   // second map's.
   template <int kEach, class Value, class Round>
   void fill_together(const Tile& tile, Value* data, Round rounded) const {
@@ -298,9 +298,10 @@ class ConvPacker {
   Index total_ = 0;
 };
 
-// Sums of bytes become floats: each times its factor, less what the inputs' zero adds to it.
-void pack_factors(const Step& step, const std::vector<int>& channels, Weights& weights,
-                  Packed& packed) {
+// Sums of bytes become floats: each times its factor, less what the inputs' zero adds to it. What a
+// kernel takes off its inputs' bytes, it takes off their zero as well.
+void pack_factors(const Step& step, const std::vector<int>& channels, int taken_off,
+                  Weights& weights, Packed& packed) {
   Index place = 0;
   const auto count = static_cast<Index>(channels.size());
   float* factor = weights.add(count, &packed.factor);
@@ -318,8 +319,8 @@ void pack_factors(const Step& step, const std::vector<int>& channels, Weights& w
     const float* own = step.weight->data + static_cast<Index>(out) * inputs;
     for (int in = 0; in < inputs; ++in) total += byte_of(own[in]);
     const double before = step.bias ? step.bias->data[out] : 0.0;
-    bias[i] =
-        static_cast<float>(before - step.input_zero * total * factors[static_cast<size_t>(i)]);
+    const int zero = step.input_zero - taken_off;
+    bias[i] = static_cast<float>(before - zero * total * factors[static_cast<size_t>(i)]);
   }
   packed.bias = place;
 }
@@ -339,7 +340,7 @@ void pack_conv(const Program& program, const Step& step, const Place& in, const 
   const int together = bytes ? kernels.granule : blocks ? kernels.together : 1;
   ConvPacker(kernel, in, also, channels, kernels.lanes, together, bytes, weights, packed).run();
   packed.whole_blocks = bytes && together == kernels.lanes;
-  if (bytes) pack_factors(step, channels, weights, packed);
+  if (bytes) pack_factors(step, channels, kernels.byte_zero, weights, packed);
 }
 
 void pack_planar(const Program& program, const Step& step, const Place* also, Weights& weights,

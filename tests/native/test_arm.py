@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from deploy.lively import parts
+from deploy.lively import lively, parts
+from deploy.rounding import calibration, distance, in_bytes
+from espnetv2.deploy.fold import fold
+from espnetv2.deploy.native_int8 import rank
+from espnetv2.deploy.to_native import content_of
+from espnetv2.models.catalog import entry
 from native.conftest import HALF
 from native.programs import TOOLCHAIN, built, done, need
 
@@ -15,8 +20,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # compiles the engin
 BOUND = 1e-5  # of the largest output
 
 
-def run_on_arm(file, isa, folder):
-    """What the file's network gives for `images()`, as bytes."""
+def run_on_arm(file, isa, folder, processor="max", forced=True):
+    """What the file's network gives for `images()`, as bytes; fails if other kernels ran."""
     need("cmake", "aarch64-linux-gnu-g++", "qemu-aarch64")
     programs = built(
         "compare",
@@ -26,9 +31,9 @@ def run_on_arm(file, isa, folder):
     )
     images().numpy().tofile(folder / "in.bin")
     said = done(
-        "qemu-aarch64", programs / "compare", file, folder / "in.bin",
+        "qemu-aarch64", "-cpu", processor, programs / "compare", file, folder / "in.bin",
         folder / "out.bin", 2, 97, 131, 2,
-        env=os.environ | {"ESPNETV2_NATIVE_ISA": isa},
+        env=os.environ | {"ESPNETV2_NATIVE_ISA": isa if forced else ""},
     )  # fmt: skip
     assert said.split("\n")[0] == isa
     return (folder / "out.bin").read_bytes()
@@ -57,9 +62,56 @@ def test_arm_is_torch(name, isa, networks, files, tmp_path):
         assert np.abs(found - expected.numpy().ravel()).max() <= BOUND * largest
 
 
-@pytest.mark.parametrize("isa", ["neon", "plain"])
+@pytest.mark.parametrize("isa", ["neon_bf16", "neon", "plain"])
 def test_arm_in_bfloat16_is_nearly_torch(isa, networks, files, tmp_path):
     found = np.frombuffer(run_on_arm(files["half"], isa, tmp_path), np.float32).reshape(2, -1)
     with torch.inference_mode():
         truth = networks[HALF](images()).numpy()
     assert 1e-5 < np.abs(found - truth).max() / np.abs(truth).max() <= 0.01
+
+
+def run_bytes_on_arm(network, isa, folder, float_layers=()):
+    options = {"precision": "int8", "notes": {}, "calibration": calibration()}
+    file = folder / "bytes.espnetv2"
+    file.write_bytes(content_of(network, float_layers=float_layers, **options))
+    return np.frombuffer(run_on_arm(file, isa, folder), np.float32)
+
+
+@pytest.mark.parametrize("isa", ["dotprod", "dotprod_bf16"])
+@pytest.mark.parametrize("name", ["espnetv2_s1_25", "espnetv2_seg_s2_0"])
+def test_arm_multiplies_bytes_as_torch_would(name, isa, tmp_path):
+    network = fold(lively(entry(name).build()))
+    found = run_bytes_on_arm(network, isa, tmp_path)
+    with torch.inference_mode():
+        truth, expected = network(images()).ravel(), in_bytes(network)(images()).ravel()
+    lost = distance(expected, truth)
+    assert 1e-3 < lost < 0.2  # bytes are far from floats
+    assert distance(found, expected) <= (1.0 if isa == "dotprod" else 1.5) * lost
+
+
+@pytest.mark.parametrize("place", [0, 3, -1])
+def test_arm_rounds_one_layer_exactly(place, tmp_path):
+    network = fold(lively(entry("espnetv2_s1_25").build()))
+    layers = sorted(rank(network, calibration()))
+    others = [one for one in layers if one != layers[place]]
+    found = run_bytes_on_arm(network, "dotprod", tmp_path, float_layers=others)
+    with torch.inference_mode():
+        expected = in_bytes(network, others)(images()).ravel()
+        lost = distance(expected, in_bytes(network, layers)(images()).ravel())
+    assert distance(found, expected) <= 0.1 * lost
+
+
+@pytest.mark.parametrize(
+    ("processor", "name", "isa"),
+    [
+        ("cortex-a72", "half", "neon"),
+        ("cortex-a72", "bytes", "neon"),
+        ("cortex-a76", "half", "neon"),
+        ("cortex-a76", "bytes", "dotprod"),
+        ("max", "half", "neon_bf16"),
+        ("max", "bytes", "dotprod_bf16"),
+        ("max", HALF, "neon"),
+    ],
+)
+def test_arm_takes_the_best_that_a_processor_has(processor, name, isa, files, tmp_path):
+    run_on_arm(files[name], isa, tmp_path, processor, forced=False)

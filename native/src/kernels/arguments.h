@@ -192,11 +192,11 @@ struct Kernels {
   int bytes;  // of a value of a map: 4 for floats, 2 for bfloat16s
   void (*conv)(const ConvArgs&);
   // The same where every offset is of `together` neighbouring input channels, a pair or a block of
-  // 16: weights are bfloat16, [depth][blocks][pairs of input channels][16 lanes][2]. Null where the
+  // 16: weights are bfloat16, [depth][blocks][pairs of input channels][lanes][2]. Null where the
   // processor has nothing that multiplies so.
   void (*conv_blocks)(const ConvArgs&);
   bool reads_also;  // whether it takes a second map
-  // A 1x1 convolution of bytes: weights are [depth][blocks][quads of input channels][16 lanes][4],
+  // A 1x1 convolution of bytes: weights are [depth][blocks][quads of input channels][lanes][4],
   // where an entry is a granule of input channels. Null as above.
   void (*conv_bytes)(const ConvArgs&);
   void (*pyramid)(const PyramidArgs&);
@@ -217,6 +217,7 @@ struct Kernels {
   double (*peak)(double seconds);  // multiply-adds a second of one thread, registers only
   int granule;                     // of `conv_bytes`
   int together;                    // of `conv_blocks`
+  int byte_zero;                   // what `conv_bytes` takes off its inputs' bytes
 };
 
 const Kernels* plain_kernels();
@@ -226,6 +227,8 @@ const Kernels* neon_kernels();
 
 const Kernels* avx512_bytes_kernels();
 const Kernels* avx512_bytes_half_kernels();  // whose maps are bfloat16
+const Kernels* neon_bytes_kernels();
+const Kernels* neon_bytes_bf16_kernels();  // whose maps are bfloat16
 
 // Those whose maps are bfloat16.
 const Kernels* plain_half_kernels();
@@ -233,5 +236,6 @@ const Kernels* avx2_half_kernels();
 const Kernels* avx512_half_kernels();
 const Kernels* amx_kernels();
 const Kernels* neon_half_kernels();
+const Kernels* neon_bf16_kernels();
 
 }  // namespace espnetv2

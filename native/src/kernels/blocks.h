@@ -1,5 +1,6 @@
 // The tile where the processor multiplies whole blocks of bfloat16: pixels times 16 input channels
-// times 16 output channels in one instruction (AMX), or pairs of input channels (AVX-512 BF16).
+// times 16 output channels in one instruction (AMX), or pairs of input channels (AVX-512 BF16,
+// NEON BF16).
 #pragma once
 #include "kernels/tile.h"
 
@@ -95,9 +96,25 @@ void conv_blocks(const ConvArgs& a) {
 
 constexpr auto kConvBlocks = conv_blocks;
 
-#elif defined(HALF) && defined(__AVX512BF16__)
+#elif defined(PAIRS)
 
 constexpr int kTogether = 2;
+
+// Adds the products of a pair of inputs, which is the same for all lanes, and weights of each lane.
+#if defined(__AVX512BF16__)
+typedef __m512bh Pairs;
+INLINE Pairs load_pairs(const uint16_t* p) { return (Pairs)_mm512_load_si512(p); }
+INLINE Vector add_pairs(Vector sum, Pairs weights, int32_t pair) {
+  return _mm512_dpbf16_ps(sum, weights, (Pairs)_mm512_set1_epi32(pair));
+}
+#else
+typedef bfloat16x8_t Pairs;
+INLINE Pairs load_pairs(const uint16_t* p) { return vreinterpretq_bf16_u16(vld1q_u16(p)); }
+INLINE Vector add_pairs(Vector sum, Pairs weights, int32_t pair) {
+  const bfloat16x4_t both = vreinterpret_bf16_s32(int32x2_t{pair, 0});
+  return (Vector)vbfdotq_lane_f32((float32x4_t)sum, weights, both, 0);
+}
+#endif
 
 template <int kStep, int kPixels, int kBlocks>
 void pair_tile(const Spot& s) {
@@ -109,16 +126,13 @@ void pair_tile(const Spot& s) {
 #pragma GCC unroll 1
     for (int i = 0; i < from.depth; ++i, w += kBlocks * 2 * kLanes) {
       const Value* x = map(from.x) + from.offsets[i];
-      __m512bh weight[kBlocks];
-      UNROLL for (int b = 0; b < kBlocks; ++b) {
-        weight[b] = (__m512bh)_mm512_load_si512(w + b * 2 * kLanes);
-      }
+      Pairs weight[kBlocks];
+      UNROLL for (int b = 0; b < kBlocks; ++b) weight[b] = load_pairs(w + b * 2 * kLanes);
       UNROLL for (int p = 0; p < kPixels; ++p) {
-        int32_t both;
-        memcpy(&both, x + p * step, sizeof both);
-        const auto values = (__m512bh)_mm512_set1_epi32(both);
+        int32_t pair;
+        memcpy(&pair, x + p * step, sizeof pair);
         UNROLL for (int b = 0; b < kBlocks; ++b) {
-          sum[p][b] = _mm512_dpbf16_ps(sum[p][b], weight[b], values);
+          sum[p][b] = add_pairs(sum[p][b], weight[b], pair);
         }
       }
     }

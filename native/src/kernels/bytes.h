@@ -1,9 +1,8 @@
 // The tile where the processor multiplies bytes: 1x1 convolutions whose weights the file holds in 8
 // bits. Their input is rounded to bytes row by row, [granule of channels][pixel][channel], and
-// multiplied by quads of neighbouring channels (VNNI) or by granules of 64 (AMX).
+// multiplied by quads of neighbouring channels (VNNI, NEON's dot product) or by granules of 64
+// (AMX).
 #pragma once
-#include <immintrin.h>
-
 #include "kernels/blocks.h"
 
 namespace espnetv2 {
@@ -57,8 +56,8 @@ void round_rows(const ConvArgs& a, const Sources& sources, int row, int row_end)
   }
 }
 
-INLINE Vector scaled(const Spot& s, const float* factor, int block, __m512i sum) {
-  const auto value = (Vector)_mm512_cvtepi32_ps(sum);
+INLINE Vector scaled(const Spot& s, const float* factor, int block, Integers sum) {
+  const Vector value = __builtin_convertvector(sum, Vector);
   return value * load(factor + block * kLanes) + load(s.bias + block * kLanes);
 }
 
@@ -79,7 +78,7 @@ void byte_tile(const Spot& s, const float* factor, const uint8_t* x, Index width
     Vector own[kTiles * kPixelsOfTile];
     for (int p = 0; p < pixels; ++p) {
       const int32_t* sum = sums[p / kPixelsOfTile][b][p % kPixelsOfTile];
-      own[p] = scaled(s, factor, b, _mm512_load_si512(sum));
+      own[p] = scaled(s, factor, b, load_integers(sum));
     }
     finish_block(s, b, own, pixels);
   }
@@ -102,6 +101,60 @@ INLINE void end_bytes() { _tile_release(); }
 
 #else
 
+#if defined(__AVX512F__)
+
+constexpr int kHalfPixels = 7, kMostPixels = 14;
+
+// Adds what a granule of some pixels gives.
+template <int kPixels, int kBlocks>
+INLINE void add_granule(const uint8_t* x, const uint8_t* w, Integers (&sum)[kPixels][kBlocks]) {
+#pragma GCC unroll 1
+  for (int quad = 0; quad < kGranule / 4; ++quad) {
+    __m512i weight[kBlocks];
+    UNROLL for (int b = 0; b < kBlocks; ++b) {
+      weight[b] = _mm512_load_si512(w + b * kGranule * kLanes + quad * 4 * kLanes);
+    }
+    UNROLL for (int p = 0; p < kPixels; ++p) {
+      int32_t four;
+      memcpy(&four, x + p * kGranule + 4 * quad, sizeof four);
+      const __m512i values = _mm512_set1_epi32(four);
+      UNROLL for (int b = 0; b < kBlocks; ++b) {
+        sum[p][b] = (Integers)_mm512_dpbusd_epi32((__m512i)sum[p][b], values, weight[b]);
+      }
+    }
+  }
+}
+
+#else
+
+constexpr int kHalfPixels = 4, kMostPixels = 8;
+
+template <int kQuad, int kPixels, int kBlocks>
+INLINE void add_quad(const int8x16_t (&values)[kPixels], const uint8_t* w,
+                     Integers (&sum)[kPixels][kBlocks]) {
+  UNROLL for (int b = 0; b < kBlocks; ++b) {
+    const auto* own = reinterpret_cast<const int8_t*>(w) + b * kGranule * kLanes;
+    const int8x16_t weight = vld1q_s8(own + kQuad * 4 * kLanes);
+    UNROLL for (int p = 0; p < kPixels; ++p) {
+      sum[p][b] = (Integers)vdotq_laneq_s32((int32x4_t)sum[p][b], weight, values[p], kQuad);
+    }
+  }
+}
+
+template <int kPixels, int kBlocks>
+INLINE void add_granule(const uint8_t* x, const uint8_t* w, Integers (&sum)[kPixels][kBlocks]) {
+  int8x16_t values[kPixels];
+  UNROLL for (int p = 0; p < kPixels; ++p) {
+    values[p] = vreinterpretq_s8_u8(vld1q_u8(x + p * kGranule));
+  }
+  add_quad<0>(values, w, sum);
+  add_quad<1>(values, w, sum);
+  add_quad<2>(values, w, sum);
+  add_quad<3>(values, w, sum);
+}
+
+#endif
+
 // Pixels beyond the width are multiplied like the others, and not stored. Granules lie `width`
 // pixels apart.
 template <int kPixels, int kBlocks>
@@ -113,31 +166,14 @@ void byte_tile(const Spot& s, const float* factor, const uint8_t* x, Index width
   }
 #pragma GCC unroll 1
   for (int i = 0; i < s.depth; ++i, w += kBlocks * kGranule * kLanes) {
-    const uint8_t* from = x + s.offsets[i] * width;
-#pragma GCC unroll 1
-    for (int quad = 0; quad < kGranule / 4; ++quad) {
-      __m512i weight[kBlocks];
-      UNROLL for (int b = 0; b < kBlocks; ++b) {
-        weight[b] = _mm512_load_si512(w + b * kGranule * kLanes + quad * 4 * kLanes);
-      }
-      UNROLL for (int p = 0; p < kPixels; ++p) {
-        int32_t four;
-        memcpy(&four, from + p * kGranule + 4 * quad, sizeof four);
-        const __m512i values = _mm512_set1_epi32(four);
-        UNROLL for (int b = 0; b < kBlocks; ++b) {
-          sum[p][b] = (Integers)_mm512_dpbusd_epi32((__m512i)sum[p][b], values, weight[b]);
-        }
-      }
-    }
+    add_granule(x + s.offsets[i] * width, w, sum);
   }
   UNROLL for (int b = 0; b < kBlocks; ++b) {
     Vector own[kPixels];
-    UNROLL for (int p = 0; p < kPixels; ++p) own[p] = scaled(s, factor, b, (__m512i)sum[p][b]);
+    UNROLL for (int p = 0; p < kPixels; ++p) own[p] = scaled(s, factor, b, sum[p][b]);
     finish_block(s, b, own, pixels);
   }
 }
-
-constexpr int kHalfPixels = 7, kMostPixels = 14;
 
 template <int kBlocks>
 INLINE void byte_tiles(const Spot& s, const float* factor, const uint8_t* x, Index width,
@@ -184,9 +220,10 @@ void conv_bytes(const ConvArgs& a) {
   end_bytes();
 }
 
-// Kernels of maps of the same values, with this one.
-INLINE Kernels with_bytes(Kernels own, const char* name) {
+// Kernels of maps of the same values, with this one. `zero` is what a byte of 0 stands for.
+INLINE Kernels with_bytes(Kernels own, const char* name, int zero = 0) {
   own.name = name;
+  own.byte_zero = zero;
   own.conv_bytes = conv_bytes;
   own.granule = static_cast<int>(kGranule);
   return own;

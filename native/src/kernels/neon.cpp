@@ -1,5 +1,5 @@
 #define LANES 4
-#define TILE_PIXELS 12
+#define TILE_PIXELS 10
 #define NAME "neon"
 #define TABLE neon_kernels
 #include "kernels/table.h"

@@ -61,7 +61,7 @@ const Kernels kTable = {NAME,       kLanes,     sizeof(Value), conv,         kCo
                         kReadsAlso, kConvBytes, pyramid,       conv_planar,  pyramid_planar,
                         part,       resize,     rescale,       shrink,       window,
                         combine,    gather,     planes,        exponentials, peak,
-                        kGranule,   kTogether};
+                        kGranule,   kTogether,  0};
 
 }  // namespace
 

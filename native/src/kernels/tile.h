@@ -247,7 +247,7 @@ INLINE const TileFunctions* tiles_for(Index step) {
 #if defined(HALF)
   if (of_planes(step)) return &kTiles<0, float>;
 #endif
-#if defined(AMX) || (defined(HALF) && defined(__AVX512BF16__))
+#if defined(PAIRS)
   return nullptr;  // all else goes by blocks
 #else
   if (step == kLanes) return &kTiles<kLanes, Value>;

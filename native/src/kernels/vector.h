@@ -13,10 +13,18 @@
 
 #if defined(__AVX512F__)
 #include <immintrin.h>
+#elif defined(__ARM_FEATURE_DOTPROD) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#include <arm_neon.h>
 #endif
 
 namespace espnetv2 {
 namespace {
+
+// Where pairs of bfloat16 are multiplied at once.
+#if defined(HALF) && \
+    (defined(__AVX512BF16__) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC))
+#define PAIRS
+#endif
 
 constexpr int kLanes = LANES;
 constexpr int kTilePixels = TILE_PIXELS;  // widest tile whose accumulators stay in registers
@@ -52,6 +60,8 @@ INLINE Vector load(const uint16_t* p) {
 INLINE Halves halves_of(Vector v) {
 #if defined(__AVX512BF16__) && LANES == 16
   return (Halves)_mm512_cvtneps_pbh(v);
+#elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC) && LANES == 4
+  return (Halves)vcvt_bf16_f32((float32x4_t)v);
 #else
   const Bits bits = (Bits)v;
   const Bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
@@ -64,6 +74,15 @@ INLINE void store(uint16_t* p, Vector v) { *reinterpret_cast<Halves*>(p) = halve
 INLINE void store(uint8_t* p, Vector v) {
   const __m512i rounded = _mm512_cvtps_epi32(_mm512_max_ps((__m512)v, _mm512_setzero_ps()));
   _mm_store_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtusepi32_epi8(rounded));
+}
+#elif defined(__ARM_FEATURE_DOTPROD) && LANES == 4
+// The same, less 128, since both factors of a product have signs.
+INLINE void store(uint8_t* p, Vector v) {
+  const int32x4_t rounded = vcvtnq_s32_f32(vmaxnmq_f32((float32x4_t)v, vdupq_n_f32(0.0f)));
+  const uint16x4_t narrow = vqmovun_s32(rounded);
+  const uint8x8_t bytes = vqmovn_u16(vcombine_u16(narrow, narrow));
+  const uint32_t four = vget_lane_u32(vreinterpret_u32_u8(bytes), 0) ^ 0x80808080;
+  memcpy(p, &four, sizeof four);
 }
 #endif
 // Into a map of floats where `wide`, else into one of values.
