@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <vector>
 
-#include "half.h"
 #include "kernels/arguments.h"
 #include "program.h"
 
@@ -49,15 +48,15 @@ struct DetectionPlan {
 
 // A map of scores or offsets in memory.
 struct Head {
-  const void* at = nullptr;  // the first pixel
-  bool half = false;         // whether values are bfloat16
-  Index row = 0, pixel = 0;  // distances
+  const void* at = nullptr;       // the first pixel
+  NumberOfHalf number = nullptr;  // of a value that is a half; null for floats
+  Index row = 0, pixel = 0;       // distances
   int width = 0;
   const int32_t* channels = nullptr;  // distance of each from the pixel
 
   float value(Index place) const {
-    return half ? float_of(static_cast<const uint16_t*>(at)[place])
-                : static_cast<const float*>(at)[place];
+    return number ? number(static_cast<const uint16_t*>(at)[place])
+                  : static_cast<const float*>(at)[place];
   }
 };
 

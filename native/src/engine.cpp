@@ -1,6 +1,7 @@
 #include "engine.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 
 #include "bands.h"
@@ -14,14 +15,26 @@ namespace {
 
 constexpr Index kMostResult = Index{1} << 31;  // bytes of one output
 
+constexpr double kSmall = 2048;  // sums of halves may well be larger; 65504 is the end
+
+// Whether the file says that all values of its maps are small.
+bool has_small_values(const std::map<std::string, std::string>& texts) {
+  const auto found = texts.find("largest");
+  if (found == texts.end()) return false;
+  const double largest = std::strtod(found->second.c_str(), nullptr);
+  return largest > 0 && largest < kSmall;  // neither where it is no number
+}
+
 // The header says in which precision the network computes; float32 where it says nothing.
 const Kernels& kernels_for(const ModelFile& file) {
-  const auto found = file.all_metadata().find("precision");
-  const std::string precision = found == file.all_metadata().end() ? "fp32" : found->second;
+  const auto& texts = file.all_metadata();
+  const auto found = texts.find("precision");
+  const std::string precision = found == texts.end() ? "fp32" : found->second;
   require(precision == "fp32" || precision == "bf16" || precision == "int8",
           "the file is of precision '" + precision + "', which this engine does not have");
-  if (precision == "int8") return best_kernels(Precision::bytes);
-  return best_kernels(precision == "bf16" ? Precision::halves : Precision::floats);
+  const bool small = has_small_values(texts);
+  if (precision == "int8") return best_kernels(Precision::bytes, small);
+  return best_kernels(precision == "bf16" ? Precision::halves : Precision::floats, small);
 }
 
 }  // namespace

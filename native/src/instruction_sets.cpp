@@ -62,6 +62,8 @@ bool has_dot_product() { return getauxval(AT_HWCAP) >> 20 & 1; }
 
 bool has_bf16() { return getauxval(AT_HWCAP2) >> 14 & 1; }
 
+bool has_fp16() { return getauxval(AT_HWCAP) >> 10 & 1; }
+
 #elif defined(__APPLE__)
 
 bool feature(const char* name) {
@@ -74,18 +76,22 @@ bool has_dot_product() { return feature("hw.optional.arm.FEAT_DotProd"); }
 
 bool has_bf16() { return feature("hw.optional.arm.FEAT_BF16"); }
 
+bool has_fp16() { return feature("hw.optional.arm.FEAT_FP16"); }
+
 #else
 
 bool has_dot_product() { return false; }
 
 bool has_bf16() { return false; }
 
+bool has_fp16() { return false; }
+
 #endif
 
 }  // namespace
 #endif
 
-std::vector<const Kernels*> usable_kernels(Precision precision) {
+std::vector<const Kernels*> usable_kernels(Precision precision, [[maybe_unused]] bool small) {
   std::vector<const Kernels*> found;
   const bool half = precision == Precision::halves;
   [[maybe_unused]] const bool bytes = precision == Precision::bytes;
@@ -105,7 +111,11 @@ std::vector<const Kernels*> usable_kernels(Precision precision) {
   }
 #elif defined(ESPNETV2_NEON)
   if (half && has_bf16()) found.push_back(neon_bf16_kernels());
+  if (half && small && has_fp16()) found.push_back(neon_fp16_kernels());
   if (bytes && has_dot_product() && has_bf16()) found.push_back(neon_bytes_bf16_kernels());
+  if (bytes && small && has_dot_product() && has_fp16()) {
+    found.push_back(neon_bytes_fp16_kernels());
+  }
   if (bytes && has_dot_product()) found.push_back(neon_bytes_kernels());
   found.push_back(half ? neon_half_kernels() : neon_kernels());
 #endif
@@ -113,8 +123,8 @@ std::vector<const Kernels*> usable_kernels(Precision precision) {
   return found;
 }
 
-const Kernels& best_kernels(Precision precision) {
-  const std::vector<const Kernels*> usable = usable_kernels(precision);
+const Kernels& best_kernels(Precision precision, bool small) {
+  const std::vector<const Kernels*> usable = usable_kernels(precision, small);
   const char* wanted = std::getenv("ESPNETV2_NATIVE_ISA");
   if (!wanted || !*wanted) return *usable.front();
   std::string names;

@@ -11,11 +11,12 @@ namespace espnetv2 {
 enum class Precision { floats, halves, bytes };
 
 // Best first; the plain ones, which run everywhere, are last. Kernels for bytes have maps of
-// bfloat16 where tiles of these are multiplied (AMX), and of floats elsewhere.
-std::vector<const Kernels*> usable_kernels(Precision precision);
+// halves where those are multiplied faster than floats, and of floats elsewhere. Halves may be
+// IEEE's where all values of the network are `small`.
+std::vector<const Kernels*> usable_kernels(Precision precision, bool small);
 
 // The best, or those that the environment variable ESPNETV2_NATIVE_ISA names.
 // Raises Error where it names none that this processor can run.
-const Kernels& best_kernels(Precision precision);
+const Kernels& best_kernels(Precision precision, bool small = false);
 
 }  // namespace espnetv2

@@ -17,6 +17,11 @@ void softmax(const Kernels& kernels, float* values, int count) {
   for (int c = 0; c < count; ++c) values[c] /= total;
 }
 
+// Of halves; null where the map holds floats.
+NumberOfHalf numbers_of(const Kernels& kernels, const Storage& s) {
+  return s.value == sizeof(float) ? nullptr : kernels.number;
+}
+
 void sigmoid(float* values, int count) {
   for (int c = 0; c < count; ++c) values[c] = 1 / (1 + std::exp(-values[c]));
 }
@@ -56,7 +61,7 @@ uint8_t* Outputs::given(const Operation& operation, size_t which) const {
 void Outputs::copy(const Operation& operation, float* to, int row, int end) const {
   const Storage& s = maps_.storage(operation.in);
   const View in = maps_.view(operation.in);
-  const Head values{in.at, s.value == 2};
+  const Head values{in.at, numbers_of(maps_.kernels, s)};
   const int channels = maps_.channels(operation.in);
   const bool places = operation.output->form == Output::Form::places;
   Index before = 0;
@@ -116,7 +121,7 @@ void Outputs::boxes(const Operation& operation, int row, int end) const {
   const auto head = [&](Name name, const int32_t* channels) {
     const View map = maps_.view(name);
     const Storage& s = maps_.storage(name);
-    return Head{map.at, s.value == 2, map.row, s.lanes, s.width, channels};
+    return Head{map.at, numbers_of(maps_.kernels, s), map.row, s.lanes, s.width, channels};
   };
   if (operation.output_part < kLevels) {
     found.score(maps_.kernels, head(operation.in, channels), operation.output_part, row, end,

@@ -54,14 +54,15 @@ using Groups = std::set<int>;
 class ConvPacker {
  public:
   // `together` input channels are multiplied at once: 1, a pair, a block, or a granule of bytes.
-  ConvPacker(const Kernel& kernel, const Place& in, const Place* also,
-             const std::vector<int>& channels, int lanes, int together, bool bytes,
-             Weights& weights, Packed& packed)
-      : kernel_(kernel),
+  ConvPacker(const Kernels& kernels, const Kernel& kernel, const Place& in, const Place* also,
+             const std::vector<int>& channels, int together, bool bytes, Weights& weights,
+             Packed& packed)
+      : kernels_(kernels),
+        kernel_(kernel),
         in_(in),
         also_(also),
         channels_(channels),
-        lanes_(lanes),
+        lanes_(kernels.lanes),
         together_(together),
         weights_(weights),
         packed_(packed) {
@@ -87,11 +88,14 @@ class ConvPacker {
     for (const Tile& tile : packed_.tiles) {
       float* own = data + tile.weight;
       if (packed_.bytes) {
-        fill_together<4>(tile, reinterpret_cast<int8_t*>(own),
-                         [](float number, float) { return byte_of(number); });
+        fill_together(tile, 4, reinterpret_cast<int8_t*>(own),
+                      [](float number, float) { return byte_of(number); });
       } else if (packed_.blocks) {
-        fill_together<2>(tile, reinterpret_cast<uint16_t*>(own),
-                         [](float number, float scale) { return half_of(number * scale); });
+        const bool pairs = kernels_.each == 2;
+        fill_together(tile, kernels_.each, reinterpret_cast<uint16_t*>(own),
+                      [&](float number, float scale) {
+                        return pairs ? half_of(number * scale) : kernels_.half(number * scale);
+                      });
       } else {
         fill(tile, own);
       }
@@ -202,10 +206,10 @@ class ConvPacker {
   };
   static constexpr int kAny = -2;
 
-  // [tap and source][output block][pairs or quads of inputs][lanes][their inputs], then the
-  // second map's.
-  template <int kEach, class Value, class Round>
-  void fill_together(const Tile& tile, Value* data, Round rounded) const {
+  // [tap and source][output block][pairs or quads of inputs][lanes][their inputs], or, where each
+  // input stands alone, [tap and source][input][output block][lanes]; then the second map's.
+  template <class Value, class Round>
+  void fill_together(const Tile& tile, int each, Value* data, Round rounded) const {
     std::vector<Output> outputs;
     for (int lane = 0; lane < tile.blocks * lanes_; ++lane) {
       const int out = channels_[static_cast<size_t>(tile.block * lanes_ + lane)];
@@ -217,12 +221,12 @@ class ConvPacker {
       const std::vector<Input> inputs = inputs_of(in_, [&](int in) {
         return Input{in / kernel_.inputs, kernel_.place(in % kernel_.inputs, tap)};
       });
-      data = fill_entries<kEach>(tile, data, rounded, inputs, outputs, own);
+      data = fill_entries(tile, each, data, rounded, inputs, outputs, own);
     }
     if (!also_) return;
     const std::vector<Input> others =
         inputs_of(*also_, [&](int in) { return Input{kAny, kernel_.inputs + in}; });
-    fill_entries<kEach>(tile, data, rounded, others, outputs, also_sources());
+    fill_entries(tile, each, data, rounded, others, outputs, also_sources());
   }
 
   // Of each lane, up to a whole source.
@@ -237,19 +241,20 @@ class ConvPacker {
     return found;
   }
 
-  template <int kEach, class Value, class Round>
-  Value* fill_entries(const Tile& tile, Value* data, Round rounded,
+  template <class Value, class Round>
+  Value* fill_entries(const Tile& tile, int each, Value* data, Round rounded,
                       const std::vector<Input>& inputs, const std::vector<Output>& outputs,
                       const std::set<int>& sources) const {
-    const int one = lanes_ * together_;
+    const int one = lanes_ * together_, width = each == 1 ? tile.blocks * lanes_ : lanes_;
+    const int block = each == 1 ? lanes_ : one;  // from one to the next
     std::vector<int> places(static_cast<size_t>(together_));
     for (int i = 0; i < together_; ++i) {
-      places[static_cast<size_t>(i)] = i / kEach * kEach * lanes_ + i % kEach;
+      places[static_cast<size_t>(i)] = i / each * each * width + i % each;
     }
     for (const int source : sources) {
       const Input* first = inputs.data() + static_cast<Index>(source) * together_;
       for (const Output& out : outputs) {
-        Value* own = data + out.lane / lanes_ * one + out.lane % lanes_ * kEach;
+        Value* own = data + out.lane / lanes_ * block + out.lane % lanes_ * each;
         for (int i = 0; i < together_; ++i) {
           if (first[i].group != out.group && first[i].group != kAny) continue;
           own[places[static_cast<size_t>(i)]] = rounded(out.weights[first[i].place], out.scale);
@@ -286,6 +291,7 @@ class ConvPacker {
     }
   }
 
+  const Kernels& kernels_;
   const Kernel& kernel_;
   const Place& in_;
   const Place* const also_;  // the second map's
@@ -338,7 +344,7 @@ void pack_conv(const Program& program, const Step& step, const Place& in, const 
   const bool bytes = kernels.conv_bytes && step.weight_scale && !in.planar;
   const bool blocks = kernels.conv_blocks && !in.planar;
   const int together = bytes ? kernels.granule : blocks ? kernels.together : 1;
-  ConvPacker(kernel, in, also, channels, kernels.lanes, together, bytes, weights, packed).run();
+  ConvPacker(kernels, kernel, in, also, channels, together, bytes, weights, packed).run();
   packed.whole_blocks = bytes && together == kernels.lanes;
   if (bytes) pack_factors(step, channels, kernels.byte_zero, weights, packed);
 }

@@ -1,7 +1,7 @@
 // What a kernel is given. Plain data: each instruction set compiles its own kernels, and nothing
 // that is compiled twice may cross the border between them.
 //
-// Maps are `void`: their values are floats or bfloat16s, as the kernels say (`Kernels::bytes`), and
+// Maps are `void`: their values are floats or halves, as the kernels say (`Kernels::bytes`), and
 // all distances count values.
 #pragma once
 #include <cstddef>
@@ -185,15 +185,19 @@ struct PlanesArgs {
   int row, row_end;
 };
 
+using HalfOfNumber = uint16_t (*)(float);
+using NumberOfHalf = float (*)(uint16_t);
+
 // The kernels of one instruction set.
 struct Kernels {
   const char* name;
   int lanes;  // channels of a block
-  int bytes;  // of a value of a map: 4 for floats, 2 for bfloat16s
+  int bytes;  // of a value of a map: 4 for floats, 2 for halves: bfloat16 or IEEE's
   void (*conv)(const ConvArgs&);
-  // The same where every offset is of `together` neighbouring input channels, a pair or a block of
-  // 16: weights are bfloat16, [depth][blocks][pairs of input channels][lanes][2]. Null where the
-  // processor has nothing that multiplies so.
+  // The same where every offset is of `together` neighbouring input channels, a pair or a block:
+  // weights are halves, [depth][blocks][pairs of input channels][lanes][2] or, where `each` is 1,
+  // [depth][input channels][blocks][lanes]. Null where the processor has nothing that multiplies
+  // so.
   void (*conv_blocks)(const ConvArgs&);
   bool reads_also;  // whether it takes a second map
   // A 1x1 convolution of bytes: weights are [depth][blocks][quads of input channels][lanes][4],
@@ -216,8 +220,10 @@ struct Kernels {
   void (*exponentials)(float* values, int count, float largest);
   double (*peak)(double seconds);  // multiply-adds a second of one thread, registers only
   int granule;                     // of `conv_bytes`
-  int together;                    // of `conv_blocks`
+  int together, each;              // of `conv_blocks`
   int byte_zero;                   // what `conv_bytes` takes off its inputs' bytes
+  HalfOfNumber half;               // what a map holds for a number, and
+  NumberOfHalf number;             // the other way round; null where it holds floats
 };
 
 const Kernels* plain_kernels();
@@ -229,6 +235,7 @@ const Kernels* avx512_bytes_kernels();
 const Kernels* avx512_bytes_half_kernels();  // whose maps are bfloat16
 const Kernels* neon_bytes_kernels();
 const Kernels* neon_bytes_bf16_kernels();  // whose maps are bfloat16
+const Kernels* neon_bytes_fp16_kernels();  // whose maps are IEEE's halves
 
 // Those whose maps are bfloat16.
 const Kernels* plain_half_kernels();
@@ -237,5 +244,6 @@ const Kernels* avx512_half_kernels();
 const Kernels* amx_kernels();
 const Kernels* neon_half_kernels();
 const Kernels* neon_bf16_kernels();
+const Kernels* neon_fp16_kernels();  // whose halves are IEEE's
 
 }  // namespace espnetv2

@@ -1,6 +1,6 @@
 // The tile where the processor multiplies whole blocks of bfloat16: pixels times 16 input channels
 // times 16 output channels in one instruction (AMX), or pairs of input channels (AVX-512 BF16,
-// NEON BF16).
+// NEON BF16); or IEEE's halves of eight output channels (NEON FP16).
 #pragma once
 #include "kernels/tile.h"
 
@@ -9,7 +9,7 @@ namespace {
 
 #if defined(AMX)
 
-constexpr int kPixelsOfTile = 16, kTogether = 16;
+constexpr int kPixelsOfTile = 16, kTogether = 16, kEach = 2;
 
 // Sums in tiles 0 to 3, [pixels][output blocks]; pixels in 4 and 5, weights in 6 and 7.
 struct alignas(64) TileShapes {
@@ -98,7 +98,7 @@ constexpr auto kConvBlocks = conv_blocks;
 
 #elif defined(PAIRS)
 
-constexpr int kTogether = 2;
+constexpr int kTogether = 2, kEach = 2;
 
 // Adds the products of a pair of inputs, which is the same for all lanes, and weights of each lane.
 #if defined(__AVX512BF16__)
@@ -144,8 +144,11 @@ template <int kStep, int... kBefore>
 constexpr TileFunctions pair_tiles(std::integer_sequence<int, kBefore...>) {
   return {{nullptr, pair_tile<kStep, kBefore + 1, 1>...},
           {nullptr, pair_tile<kStep, kBefore + 1, 2>...},
-          kStep ? pair_tile<kStep ? kStep : kLanes, kWidePixels, 1> : nullptr,
-          static_cast<int>(sizeof...(kBefore))};
+          kStep
+          ? pair_tile < kStep ? kStep : kLanes,
+          kWidePixels,
+          1 >
+          : nullptr, static_cast<int>(sizeof...(kBefore))};
 }
 constexpr TileFunctions kPairTiles = pair_tiles<kLanes>(Widths());
 // Whoever skips pixels is seldom: narrow ones will do.
@@ -157,10 +160,89 @@ void conv_blocks(const ConvArgs& a) {
 
 constexpr auto kConvBlocks = conv_blocks;
 
+#elif defined(FP16)
+
+constexpr int kTogether = 4, kEach = 1;
+constexpr int kTerms = 8;  // times four inputs: products that are added up in halves
+
+// Halves of the outputs of one or two blocks.
+template <int kBlocks>
+using Outputs = std::conditional_t<kBlocks == 2, float16x8_t, float16x4_t>;
+
+// Adds the products of one of a pixel's four inputs. Compilers would copy that one first, and go
+// pixel by pixel, where each product waits for the one before.
+template <int kInput>
+INLINE void add_product(float16x8_t& sum, float16x8_t weight, float16x4_t inputs) {
+  asm volatile("fmla %0.8h, %1.8h, %2.h[%3]" : "+w"(sum) : "w"(weight), "x"(inputs), "i"(kInput));
+}
+template <int kInput>
+INLINE void add_product(float16x4_t& sum, float16x4_t weight, float16x4_t inputs) {
+  asm volatile("fmla %0.4h, %1.4h, %2.h[%3]" : "+w"(sum) : "w"(weight), "x"(inputs), "i"(kInput));
+}
+template <int kInput, int kPixels, class Sums>
+INLINE void add_products(Sums (&sum)[kPixels], Sums weight, const float16x4_t (&inputs)[kPixels]) {
+  UNROLL for (int p = 0; p < kPixels; ++p) add_product<kInput>(sum[p], weight, inputs[p]);
+}
+
+INLINE Vector block_of(float16x8_t outputs, int block) {
+  return (Vector)vcvt_f32_f16(block ? vget_high_f16(outputs) : vget_low_f16(outputs));
+}
+INLINE Vector block_of(float16x4_t outputs, int) { return (Vector)vcvt_f32_f16(outputs); }
+
+template <int kStep, int kPixels, int kBlocks>
+void fp16_tile(const Spot& s) {
+  using Sums = Outputs<kBlocks>;
+  const auto* w = reinterpret_cast<const Sums*>(s.weights);
+  const Index step = kStep ? kStep : s.x_step;
+  Vector sum[kPixels][kBlocks];
+  begin(s, sum);
+  for (Source from(s); from.is_there(); from.next(s)) {
+    for (int first = 0; first < from.depth; first += kTerms) {
+      const int end = first + kTerms < from.depth ? first + kTerms : from.depth;
+      Sums part[kPixels];
+      UNROLL for (int p = 0; p < kPixels; ++p) part[p] = Sums{};
+#pragma GCC unroll 1
+      for (int i = first; i < end; ++i, w += 4) {
+        const Value* x = map(from.x) + from.offsets[i];
+        float16x4_t inputs[kPixels];
+        UNROLL for (int p = 0; p < kPixels; ++p) {
+          inputs[p] = vreinterpret_f16_u16(vld1_u16(x + p * step));
+        }
+        add_products<0>(part, w[0], inputs);
+        add_products<1>(part, w[1], inputs);
+        add_products<2>(part, w[2], inputs);
+        add_products<3>(part, w[3], inputs);
+      }
+      UNROLL for (int p = 0; p < kPixels; ++p) {
+        UNROLL for (int b = 0; b < kBlocks; ++b) sum[p][b] += block_of(part[p], b);
+      }
+    }
+  }
+  finish(s, sum);
+}
+
+template <int kStep, int... kBefore>
+constexpr TileFunctions fp16_tiles(std::integer_sequence<int, kBefore...>) {
+  return {{nullptr, fp16_tile<kStep, kBefore + 1, 1>...},
+          {nullptr, fp16_tile<kStep, kBefore + 1, 2>...},
+          nullptr,
+          static_cast<int>(sizeof...(kBefore))};
+}
+// Sums in halves and in floats, inputs and weights of so many pixels stay in registers.
+using Fp16Widths = std::make_integer_sequence<int, 7>;
+constexpr TileFunctions kFp16Tiles = fp16_tiles<kLanes>(Fp16Widths());
+constexpr TileFunctions kStridedFp16Tiles = fp16_tiles<0>(Fp16Widths());
+
+void conv_blocks(const ConvArgs& a) {
+  conv_by(a, a.x_step == kLanes ? kFp16Tiles : kStridedFp16Tiles);
+}
+
+constexpr auto kConvBlocks = conv_blocks;
+
 #else
 
 constexpr void (*kConvBlocks)(const ConvArgs&) = nullptr;
-constexpr int kTogether = 0;
+constexpr int kTogether = 0, kEach = 0;
 
 #endif
 

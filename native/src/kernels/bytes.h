@@ -14,6 +14,12 @@ constexpr Index kGranule = 64;  // input channels of one multiplication
 constexpr Index kGranule = 16;
 #endif
 
+#if defined(__aarch64__)
+constexpr int kByteZero = 128;  // what `store` takes off
+#else
+constexpr int kByteZero = 0;
+#endif
+
 // How many rows are rounded at a time: their bytes should stay in the nearest caches.
 INLINE int rows_together(const ConvArgs& a) {
   const Index rows = kByteRoom / (a.width * a.bytes_step);
@@ -220,14 +226,23 @@ void conv_bytes(const ConvArgs& a) {
   end_bytes();
 }
 
-// Kernels of maps of the same values, with this one. `zero` is what a byte of 0 stands for.
-INLINE Kernels with_bytes(Kernels own, const char* name, int zero = 0) {
-  own.name = name;
-  own.byte_zero = zero;
-  own.conv_bytes = conv_bytes;
-  own.granule = static_cast<int>(kGranule);
-  return own;
+}  // namespace
+
+#if defined(BASE)
+
+// Kernels of maps of the same values, with this one.
+const Kernels* TABLE() {
+  static const Kernels table = [] {
+    Kernels own = *BASE();
+    own.name = NAME;
+    own.conv_bytes = conv_bytes;
+    own.granule = static_cast<int>(kGranule);
+    own.byte_zero = kByteZero;
+    return own;
+  }();
+  return &table;
 }
 
-}  // namespace
+#endif
+
 }  // namespace espnetv2

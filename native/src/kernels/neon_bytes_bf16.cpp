@@ -1,15 +1,8 @@
-// For processors that multiply bytes and pairs of bfloat16.
 #define HALF
 #define BYTES
+#define BASE neon_bf16_kernels
 #define LANES 4
 #define TILE_PIXELS 10
+#define NAME "dotprod_bf16"
+#define TABLE neon_bytes_bf16_kernels
 #include "kernels/bytes.h"
-
-namespace espnetv2 {
-
-const Kernels* neon_bytes_bf16_kernels() {
-  static const Kernels table = with_bytes(*neon_bf16_kernels(), "dotprod_bf16", 128);
-  return &table;
-}
-
-}  // namespace espnetv2

@@ -44,6 +44,18 @@ double peak(double seconds) {
   return best;
 }
 
+#if defined(HALF)
+uint16_t half(float value) {
+  uint16_t found = 0;
+  set(&found, value);
+  return found;
+}
+float number_of(uint16_t value) { return number(value); }
+#else
+constexpr HalfOfNumber half = nullptr;
+constexpr NumberOfHalf number_of = nullptr;
+#endif
+
 #if defined(AMX)
 constexpr auto kConvBytes = conv_bytes;
 #else
@@ -57,11 +69,12 @@ constexpr bool kReadsAlso = false;
 constexpr bool kReadsAlso = true;
 #endif
 
-const Kernels kTable = {NAME,       kLanes,     sizeof(Value), conv,         kConvBlocks,
-                        kReadsAlso, kConvBytes, pyramid,       conv_planar,  pyramid_planar,
-                        part,       resize,     rescale,       shrink,       window,
-                        combine,    gather,     planes,        exponentials, peak,
-                        kGranule,   kTogether,  0};
+const Kernels kTable = {
+    NAME,         kLanes,   sizeof(Value), conv,           kConvBlocks, kReadsAlso,
+    kConvBytes,   pyramid,  conv_planar,   pyramid_planar, part,        resize,
+    rescale,      shrink,   window,        combine,        gather,      planes,
+    exponentials, peak,     kGranule,      kTogether,      kEach,       0,
+    half,         number_of};
 
 }  // namespace
 

@@ -247,7 +247,7 @@ INLINE const TileFunctions* tiles_for(Index step) {
 #if defined(HALF)
   if (of_planes(step)) return &kTiles<0, float>;
 #endif
-#if defined(PAIRS)
+#if defined(PAIRS) || defined(FP16)
   return nullptr;  // all else goes by blocks
 #else
   if (step == kLanes) return &kTiles<kLanes, Value>;

@@ -13,7 +13,7 @@
 
 #if defined(__AVX512F__)
 #include <immintrin.h>
-#elif defined(__ARM_FEATURE_DOTPROD) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#elif defined(__aarch64__)
 #include <arm_neon.h>
 #endif
 
@@ -21,9 +21,13 @@ namespace espnetv2 {
 namespace {
 
 // Where pairs of bfloat16 are multiplied at once.
-#if defined(HALF) && \
-    (defined(__AVX512BF16__) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC))
+#if defined(HALF) && (defined(__AVX512BF16__) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC))
 #define PAIRS
+#endif
+
+// Where halves are not bfloat16 but IEEE's, which the processor computes in.
+#if defined(HALF) && defined(__ARM_FEATURE_FP16_VECTOR_ARITHMETIC) && !defined(PAIRS)
+#define FP16
 #endif
 
 constexpr int kLanes = LANES;
@@ -35,7 +39,7 @@ typedef int32_t Integers __attribute__((vector_size(4 * LANES), aligned(4 * LANE
 typedef uint32_t Bits __attribute__((vector_size(4 * LANES), aligned(4 * LANES), may_alias));
 typedef uint16_t Halves __attribute__((vector_size(2 * LANES), aligned(2 * LANES), may_alias));
 
-// What a map holds. A bfloat16 is the upper half of a float.
+// What a map holds.
 #if defined(HALF)
 typedef uint16_t Value;
 #else
@@ -47,6 +51,19 @@ typedef float Value;
 
 INLINE Vector load(const float* p) { return *reinterpret_cast<const Vector*>(p); }
 INLINE void store(float* p, Vector v) { *reinterpret_cast<Vector*>(p) = v; }
+#if defined(FP16)
+INLINE Vector load(const uint16_t* p) {
+  return (Vector)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
+}
+INLINE Halves halves_of(Vector v) {
+  const Vector least = Vector{} - kMostFp16, most = Vector{} + kMostFp16;
+  const float32x4_t within =
+      vminq_f32(vmaxq_f32((float32x4_t)v, (float32x4_t)least), (float32x4_t)most);
+  return (Halves)vcvt_f16_f32(within);
+}
+INLINE float number(uint16_t value) { return float_of_fp16(value); }
+INLINE void set(uint16_t* p, float value) { *p = fp16_of(value); }
+#else
 INLINE Vector load(const uint16_t* p) {
   const Halves halves = *reinterpret_cast<const Halves*>(p);
 #if defined(__AVX512BF16__) && LANES == 16
@@ -68,6 +85,9 @@ INLINE Halves halves_of(Vector v) {
   return __builtin_convertvector(v == v ? rounded : Bits{} + 0x7fc0, Halves);
 #endif
 }
+INLINE float number(uint16_t value) { return float_of(value); }
+INLINE void set(uint16_t* p, float value) { *p = half_of(value); }
+#endif
 INLINE void store(uint16_t* p, Vector v) { *reinterpret_cast<Halves*>(p) = halves_of(v); }
 #if defined(__AVX512F__) && LANES == 16
 // Rounded to bytes; what is no number becomes the least one.
@@ -100,9 +120,7 @@ INLINE const void* moved(const void* p, bool wide, Index places) {
   return static_cast<const char*>(p) + bytes_of(wide, places);
 }
 INLINE float number(float value) { return value; }
-INLINE float number(uint16_t value) { return float_of(value); }
 INLINE void set(float* p, float value) { *p = value; }
-INLINE void set(uint16_t* p, float value) { *p = half_of(value); }
 INLINE const Value* map(const void* p) { return static_cast<const Value*>(p); }
 INLINE Value* map(void* p) { return static_cast<Value*>(p); }
 INLINE Vector load_unaligned(const float* p) {

@@ -77,11 +77,34 @@ def content_of(
         known = ranges(undecoded(network), calibration, float_layers=float_layers)
     writer = write(network, known)
     header = {**notes, "format": FORMAT, "precision": precision, "program": writer.program()}
+    if precision != "fp32":
+        header["largest"] = f"{_largest_value(undecoded(network)):.6g}"
     arrays = writer.arrays
     if precision != "fp32":
         arrays = {key: one.bfloat16() if _large(one) else one for key, one in arrays.items()}
     content: bytes = save(arrays, {key: str(value) for key, value in header.items()})
     return content
+
+
+def _largest_value(network: nn.Module) -> float:
+    """Of what any layer gives for noise: processors without bfloat16 have halves up to 65504."""
+    found = [0.0]
+
+    def look(_layer: nn.Module, _given: object, made: object) -> None:
+        if isinstance(made, torch.Tensor):
+            found.append(made.abs().max().item())
+
+    layers = list(network.modules())
+    hooks = [layer.register_forward_hook(look) for layer in layers]
+    channels = next(layer.in_channels for layer in layers if isinstance(layer, nn.Conv2d))
+    noise = torch.randn(1, channels, 128, 128, generator=torch.Generator().manual_seed(0))
+    try:
+        with torch.inference_mode():
+            network(noise)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return float(np.max(found))  # no number if one is none
 
 
 def _large(one: torch.Tensor) -> bool:
