@@ -4,8 +4,8 @@
 
 The library is the one of the Python package `onnxruntime`, which brings no headers. Debian's
 libonnxruntime-dev and the archives of ONNX Runtime's releases hold both; where neither is at
-hand, `npm` fetches a package that carries the official headers. Headers of an older version fit a
-newer library: its C interface only ever grows.
+hand, `npm` fetches a package that carries the official headers. Headers of another version fit: the
+C interface only ever grows, and the example asks for no more of it than the library has.
 """
 
 from __future__ import annotations

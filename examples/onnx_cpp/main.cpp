@@ -7,8 +7,10 @@
 // pixels of the picture. A segmenter's mask goes into mask.pgm; the fourth argument asks for the
 // network's input as raw numbers.
 
+#define ORT_API_MANUAL_INIT  // `begin` does it
 #include <onnxruntime_cxx_api.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <iostream>
@@ -128,11 +130,21 @@ void write_input(const Input& input, const char* path) {
              static_cast<std::streamsize>(input.values.size() * sizeof(float)));
 }
 
+// The interface of the library that is there, which may be older than the headers: "1.23.2" has the
+// 23rd, and each one only adds to the one before.
+void begin() {
+  const OrtApiBase* base = OrtGetApiBase();
+  const std::string version = base->GetVersionString();
+  const int minor = std::stoi(version.substr(version.find('.') + 1));
+  Ort::InitApi(base->GetApi(std::min<std::uint32_t>(ORT_API_VERSION, minor)));
+}
+
 int main(int count, char** arguments) try {
   if (count < 3) {
     std::cerr << "usage: " << arguments[0] << " FOLDER PICTURE.ppm [THREADS] [INPUT.bin]\n";
     return 2;
   }
+  begin();
   std::string folder = arguments[1];
   Json facts = read_facts(folder);
   Picture picture = read_ppm(arguments[2]);

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from PIL import Image
@@ -55,6 +56,10 @@ def model_of(network, spec=None, **notes):
 # ---- preparing -----------------------------------------------------------------------------------
 
 
+_AS_PILLOW = int(PIL.__version__.partition(".")[0]) >= 13
+"""Older ones never begin with the columns; bytes are rounded in between."""
+
+
 def assert_prepared(spec, model, picture, size):
     """At most a grey level apart, and nearly everywhere the same bits."""
     truth = spec.resized(size)(picture).numpy()
@@ -64,7 +69,7 @@ def assert_prepared(spec, model, picture, size):
     late = spec.resize == "plain-late"  # on floats: there are no grey levels to fall into
     assert (np.abs(truth - found) <= level * (1e-3 if late else 1.001)).all()
     if not late:  # other processors than x86 add floats up in another order
-        assert (truth == found).mean() >= 0.999
+        assert (truth == found).mean() >= (0.999 if _AS_PILLOW else 0.8)
     assert np.abs(truth).max() > 0
 
 

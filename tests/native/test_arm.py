@@ -20,15 +20,20 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # compiles the engin
 BOUND = 1e-5  # of the largest output
 
 
-def run_on_arm(file, isa, folder, processor="max", forced=True):
-    """What the file's network gives for `images()`, as bytes; fails if other kernels ran."""
+def programs_for_arm():
     need("cmake", "aarch64-linux-gnu-g++", "qemu-aarch64")
-    programs = built(
+    return built(
         "compare",
+        "contexts",
         ESPNETV2_TESTS="ON",
         CMAKE_TOOLCHAIN_FILE=str(TOOLCHAIN),
         CMAKE_EXE_LINKER_FLAGS="-static",
     )
+
+
+def run_on_arm(file, isa, folder, processor="max", forced=True):
+    """What the file's network gives for `images()`, as bytes; fails if other kernels ran."""
+    programs = programs_for_arm()
     images().numpy().tofile(folder / "in.bin")
     said = done(
         "qemu-aarch64", "-cpu", processor, programs / "compare", file, folder / "in.bin",
@@ -135,3 +140,13 @@ def test_arm_rounds_one_layer_exactly(place, tmp_path):
 )
 def test_arm_takes_the_best_that_a_processor_has(processor, name, isa, files, tmp_path):
     run_on_arm(files[name], isa, tmp_path, processor, forced=False)
+
+
+@pytest.mark.parametrize("processor", ["max", "cortex-a76"])
+def test_arm_says_the_same_for_every_thread_count(processor, files):
+    """In the best kernels for halves and for bytes, of several callers at once."""
+    said = done(
+        "qemu-aarch64", "-cpu", processor, programs_for_arm() / "contexts",
+        files["half"], files["bytes"],
+    )  # fmt: skip
+    assert "2 models, 32 contexts, 0 unlike" in said
