@@ -144,11 +144,8 @@ template <int kStep, int... kBefore>
 constexpr TileFunctions pair_tiles(std::integer_sequence<int, kBefore...>) {
   return {{nullptr, pair_tile<kStep, kBefore + 1, 1>...},
           {nullptr, pair_tile<kStep, kBefore + 1, 2>...},
-          kStep
-          ? pair_tile < kStep ? kStep : kLanes,
-          kWidePixels,
-          1 >
-          : nullptr, static_cast<int>(sizeof...(kBefore))};
+          kStep ? pair_tile<kStep ? kStep : kLanes, kWidePixels, 1> : nullptr,
+          static_cast<int>(sizeof...(kBefore))};
 }
 constexpr TileFunctions kPairTiles = pair_tiles<kLanes>(Widths());
 // Whoever skips pixels is seldom: narrow ones will do.
