@@ -58,11 +58,14 @@ namespace {
 
 #if defined(__linux__)
 
-bool has_dot_product() { return getauxval(AT_HWCAP) >> 20 & 1; }
+// Linux's names of these bits; headers of older systems lack some.
+constexpr unsigned long kAsimdHp = 1 << 10, kAsimdDp = 1 << 20, kBf16 = 1 << 14;
 
-bool has_bf16() { return getauxval(AT_HWCAP2) >> 14 & 1; }
+bool has_dot_product() { return getauxval(AT_HWCAP) & kAsimdDp; }
 
-bool has_fp16() { return getauxval(AT_HWCAP) >> 10 & 1; }
+bool has_bf16() { return getauxval(AT_HWCAP2) & kBf16; }
+
+bool has_fp16() { return getauxval(AT_HWCAP) & kAsimdHp; }
 
 #elif defined(__APPLE__)
 

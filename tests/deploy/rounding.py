@@ -17,7 +17,7 @@ def calibration(size=(97, 131)):
 
 
 def distance(one, other):
-    """Root mean square of their difference, relative to the second one's."""
+    """Root of the mean square, relative; the largest difference is one pixel's chance."""
     one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
     return np.sqrt(((one - other) ** 2).mean() / (other**2).mean())
 

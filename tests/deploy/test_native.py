@@ -10,6 +10,7 @@ from safetensors.torch import load, save
 from deploy.converted import FAMILIES, difference
 from deploy.isa import run_with
 from deploy.lively import lively, parts
+from deploy.rounding import noise
 from espnetv2.deploy.engines import open_artefact
 from espnetv2.deploy.export import export
 from espnetv2.deploy.fold import fold
@@ -35,10 +36,6 @@ BOUND = 1e-5  # of the largest output; 2e-6 is what is seen
 
 def engine_of(network, threads=1):
     return NativeEngine.of(fold(network), threads=threads)
-
-
-def noise(batch, height, width, seed=0):
-    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
 def assert_sees_the_picture(network, engine, size):

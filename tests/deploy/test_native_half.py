@@ -8,6 +8,7 @@ from safetensors import safe_open
 from deploy.converted import FAMILIES
 from deploy.isa import run_with
 from deploy.lively import lively, parts
+from deploy.rounding import distance, noise
 from espnetv2.deploy.engines import open_artefact
 from espnetv2.deploy.export import export
 from espnetv2.deploy.fold import fold
@@ -26,16 +27,6 @@ from espnetv2.deploy.to_native import content_of  # noqa: E402
 
 def engine_of(network, threads=1):
     return NativeEngine.of(fold(network), precision="bf16", threads=threads)
-
-
-def noise(batch, height, width, seed=0):
-    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(seed))
-
-
-def distance(one, other):
-    """Root of the mean square, relative; the largest difference is one pixel's chance."""
-    one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
-    return np.sqrt(((one - other) ** 2).mean() / (other**2).mean())
 
 
 @pytest.mark.parametrize("name", FAMILIES)

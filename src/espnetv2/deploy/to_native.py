@@ -77,10 +77,9 @@ def content_of(
         known = ranges(undecoded(network), calibration, float_layers=float_layers)
     writer = write(network, known)
     header = {**notes, "format": FORMAT, "precision": precision, "program": writer.program()}
-    if precision != "fp32":
-        header["largest"] = f"{_largest_value(undecoded(network)):.6g}"
     arrays = writer.arrays
     if precision != "fp32":
+        header["largest"] = f"{_largest_value(undecoded(network)):.6g}"
         arrays = {key: one.bfloat16() if _large(one) else one for key, one in arrays.items()}
     content: bytes = save(arrays, {key: str(value) for key, value in header.items()})
     return content
