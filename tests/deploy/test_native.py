@@ -1,6 +1,8 @@
 """The native engine says what the train form says: every family, size, batch and thread count."""
 
 import json
+import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from espnetv2.deploy.subject import Settings
 from espnetv2.deploy.verify import compare, pictures_in
 from espnetv2.errors import UserError
 from espnetv2.models.catalog import entry, list_models
+from espnetv2.models.espnetv2 import ESPNetv2, ESPNetv2Backbone, Layout
 from espnetv2.models.espnetv2_seg import ESPNetv2Seg
 from espnetv2.models.torchvision_backbones import mobilenet_v2_backbone
 from espnetv2.weights.load import load_network
@@ -69,6 +72,50 @@ def test_the_whole_catalog(name):
     for images in (noise(1, 97, 131), noise(2, 64, 200)):
         assert difference(network, engine, images) <= BOUND
     assert_sees_the_picture(network, engine, (64, 64))
+
+
+def layout_of(channels, branches, units=(1, 1, 1, 1)):
+    return Layout(channels, 4 * branches, units, receptive_fields=(5,) * 5, branches=branches)
+
+
+def test_maps_of_one_column():
+    """Plane by plane, even pixels apart: such a row has no odd ones, but zeros beside it."""
+    network = lively(ESPNetv2(layout_of((2, 6, 12, 18, 24), 1), num_classes=5))
+    for size in [(46, 1), (46, 2), (97, 2), (1, 46), (1, 1)]:
+        assert difference(network, engine_of(network), noise(2, *size)) <= BOUND
+
+
+@pytest.mark.parametrize(("branches", "channels"), [(5, (50, 125, 150, 225)), (3, (9, 18, 36, 72))])
+def test_skips_that_have_hardly_a_group(branches, channels):
+    """What a skip's two widths have in common is 2 or 1 here."""
+    backbone = ESPNetv2Backbone(layout_of(channels, branches), stages=4)
+    network = lively(ESPNetv2Seg(backbone, num_classes=7))
+    assert difference(network, engine_of(network, threads=2), noise(2, 41, 67)) <= BOUND
+
+
+def test_drawn_layouts_at_drawn_sizes():
+    """Widths that no published network has."""
+    draw = random.Random(0)
+    for _ in range(25):
+        branches = draw.choice([1, 2, 3, 4, 5])
+        square = branches * branches
+        channels = [square * draw.randint(1, 3)]
+        while len(channels) < 5:
+            channels.append(channels[-1] + square * draw.randint(1, 3))
+        layout = replace(
+            layout_of(tuple(channels), branches, tuple(draw.randint(0, 1) for _ in range(4))),
+            image_shortcut=draw.random() < 0.7,
+            fusion=draw.random() < 0.8,
+            grouped_reduction=draw.random() < 0.8,
+            convolution=draw.choice(["depthwise-dilated", "depthwise", "dilated"]),
+        )
+        seen = draw.randint(1, 5)
+        network = lively(ESPNetv2(layout, num_classes=5, in_channels=seen))
+        images = torch.randn(2, seen, draw.randint(1, 70), draw.randint(1, 70))
+        assert difference(network, engine_of(network, draw.randint(1, 3)), images) <= BOUND, (
+            layout,
+            images.shape,
+        )
 
 
 def test_the_same_bits_for_every_thread_count():

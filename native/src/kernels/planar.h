@@ -113,9 +113,10 @@ constexpr std::array<PlanarFunction, sizeof...(kPlace)> planar_tiles(
 constexpr auto kPlanarTiles =
     planar_tiles(std::make_integer_sequence<int, kMostVectors * kMostOutputs>());
 
-// Of a row, or of its even or odd pixels, which begin `from` floats behind it.
+// Of a row, or of its even or odd pixels, which begin `from` floats behind it. A row of one pixel
+// has no odd ones, but the zeros behind them.
 INLINE void planar_line(const ConvArgs& a, int y, Index from, float* out, Index odd, int pixels) {
-  const Parts parts(vectors_of(pixels), kMostVectors);
+  const Parts parts(pixels > 0 ? vectors_of(pixels) : 1, kMostVectors);
   const auto room = static_cast<int>((odd ? 2 : 1) * a.out_room / kLanes);
   const auto of_row = [y](const void* map, Index row) {
     return static_cast<const float*>(map) + y * row;
@@ -136,7 +137,7 @@ INLINE void planar_line(const ConvArgs& a, int y, Index from, float* out, Index 
       s.rise = a.rise + t.block;
       s.fall = a.fall + t.block;
     }
-    for (int first = 0, part = 0; first < pixels; ++part) {
+    for (int first = 0, part = 0; part == 0 || first < pixels; ++part) {
       const int vectors = parts.size + (part < parts.wider), last = first + vectors * kLanes;
       s.inside = last > pixels ? kLanes - (last - pixels) : kLanes;
       s.to_fill = last < pixels ? 0 : room - last / kLanes;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 from espnetv2.deploy.native_steps import IMAGE, Slopes, Writer, relu, slopes_of
 from espnetv2.layers.pyramid_pool import SMALLEST_VIEW
 from espnetv2.layers.shuffle import SqueezeExcitation
+
+MOST_LANES = 16  # of a vector, in any instruction set
+MOST_SOURCES = 64  # of a step, in a model file
 
 
 def conv_norm_act(w: Writer, x: str, layer: Any) -> str:
@@ -118,11 +122,13 @@ def _grouped(w: Writer, x: str, layer: Any) -> str:
     """A convolution in many narrow groups, as depth-wise ones of picked channels.
 
     Source k holds input k of every group. Branch j sums over them what output j of every group
-    is, so that a group is a lane; a shuffle gives the outputs their names back.
+    is, so that a group is a lane; a shuffle gives the outputs their names back. Where a plain
+    convolution multiplies as little, it is one.
     """
     conv = layer.conv
     each, made = conv.in_channels // conv.groups, conv.out_channels // conv.groups
-    if conv.groups == 1 or each == made == 1:
+    plain = made * math.ceil(conv.groups / MOST_LANES) >= conv.groups
+    if plain or each == made == 1 or each > MOST_SOURCES:
         return conv_norm_act(w, x, layer)
     sources = [w.gather(x, range(place, conv.in_channels, each)) for place in range(each)]
     branches = [_outputs(conv, slice(place, None, made)) for place in range(made)]
