@@ -9,13 +9,25 @@ namespace {
 
 constexpr int kWide = kTilePixels > 7 ? 14 : 7, kNarrow = 7;  // pixels at a time
 
+// A step's numbers of all lanes from `own` on, or the same one in each where it has none: chosen by
+// address, since a branch among the sums would push them out of their registers.
+struct alignas(64) Same {
+  float lane[kLanes];
+  constexpr explicit Same(float value) : lane() {
+    for (float& l : lane) l = value;
+  }
+};
+constexpr Same kOnes(1), kZeros(0);
+
+INLINE Vector load_or(const float* numbers, Index own, const Same& otherwise) {
+  return load(numbers ? numbers + own : otherwise.lane);
+}
+
 // What the sums are at the end of a branch; they run on.
 template <class Out, int kPixels>
 INLINE void store_sums(const PyramidArgs& a, Index own, const Vector (&sum)[kPixels], Out* to) {
-  const Vector scale = a.scale ? load(a.scale + own) : all(1.0f);
-  const Vector shift = a.scale ? load(a.shift + own) : zero();
-  const Vector rise = a.rise ? load(a.rise + own) : all(1.0f);
-  const Vector fall = a.rise ? load(a.fall + own) : all(1.0f);
+  const Vector scale = load_or(a.scale, own, kOnes), shift = load_or(a.shift, own, kZeros);
+  const Vector rise = load_or(a.rise, own, kOnes), fall = load_or(a.fall, own, kOnes);
   UNROLL for (int p = 0; p < kPixels; ++p) {
     const Vector made = slopes(sum[p] * scale + shift, rise, fall);
     store(to + p * kLanes, sizeof(Out) > 1 ? made : made * all(a.inverse) + all(a.zero));

@@ -100,9 +100,10 @@ __attribute__((noinline)) void finish_block(const Spot& s, int b, const Vector* 
 
 template <class Out, int kPixels, int kBlocks>
 INLINE void store_all(const Spot& s, const Vector (&sum)[kPixels][kBlocks]) {
+  Out* const out = static_cast<Out*>(s.out);  // copies, which no store can change
+  const Index out_block = s.out_block, step = s.out_step;
   UNROLL for (int b = 0; b < kBlocks; ++b) {
-    Out* const out = static_cast<Out*>(s.out) + b * s.out_block;
-    UNROLL for (int p = 0; p < kPixels; ++p) store(out + p * s.out_step, sum[p][b]);
+    UNROLL for (int p = 0; p < kPixels; ++p) store(out + b * out_block + p * step, sum[p][b]);
   }
 }
 
@@ -142,11 +143,18 @@ INLINE void finish(const Spot& s, Vector (&sum)[kPixels][kBlocks]) {
       UNROLL for (int p = 0; p < kPixels; ++p) sum[p][b] = slopes(sum[p][b], rise, fall);
     }
   }
-  UNROLL for (int b = 0; b < kBlocks; ++b) {
-    UNROLL for (int p = 0; p < kPixels; ++p) {
-      const Index place = s.places ? s.places[p] : p * s.out_step;
-      store(static_cast<float*>(s.out) + b * s.out_block + place, sum[p][b]);
+  // copies, which no store can change
+  float* const out = static_cast<float*>(s.out);
+  const int32_t* const places = s.places;
+  const Index out_block = s.out_block, step = s.out_step;
+  if (places) {
+    UNROLL for (int b = 0; b < kBlocks; ++b) {
+      UNROLL for (int p = 0; p < kPixels; ++p) store(out + b * out_block + places[p], sum[p][b]);
     }
+    return;
+  }
+  UNROLL for (int b = 0; b < kBlocks; ++b) {
+    UNROLL for (int p = 0; p < kPixels; ++p) store(out + b * out_block + p * step, sum[p][b]);
   }
 }
 
