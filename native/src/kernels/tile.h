@@ -110,7 +110,13 @@ INLINE void store_all(const Spot& s, const Vector (&sum)[kPixels][kBlocks]) {
 template <int kPixels, int kBlocks>
 INLINE void finish(const Spot& s, Vector (&sum)[kPixels][kBlocks]) {
   if constexpr (kPixels >= kTilePixels) {  // nearly all are; these stay in registers
-    if (!s.places && !s.residual && s.rise) {
+    if (!s.places && s.rise) {
+      if (s.residual) {
+        UNROLL for (int b = 0; b < kBlocks; ++b) {
+          const Value* residual = s.residual + b * s.residual_block;
+          UNROLL for (int p = 0; p < kPixels; ++p) sum[p][b] += load(residual + p * kLanes);
+        }
+      }
       UNROLL for (int b = 0; b < kBlocks; ++b) {
         const Vector rise = load(s.rise + b * kLanes), fall = load(s.fall + b * kLanes);
         UNROLL for (int p = 0; p < kPixels; ++p) sum[p][b] = slopes(sum[p][b], rise, fall);
