@@ -191,6 +191,8 @@ void copy_for_later(Program& program) {
     made[static_cast<size_t>(step.out)] = means;
   }
   std::vector<Name> copies(count, kNone);
+  const std::vector<Name> only_image = {kImage};
+  std::map<Name, Step> again;  // before the first step that reads them
   std::vector<Step> steps;
   means = 0;
   for (Step& step : program.steps) {
@@ -202,6 +204,12 @@ void copy_for_later(Program& program) {
     };
     for (Name& name : step.inputs) rename(name);
     for (Name* name : {&step.residual, &step.gate, &step.other, &step.also}) rename(*name);
+    for (const Name name : reads(step)) {
+      if (const auto found = again.find(name); found != again.end()) {
+        steps.push_back(std::move(found->second));
+        again.erase(found);
+      }
+    }
     const Name out = step.out;
     const bool lies_apart = step.kind != Kind::shrink && step.kind != Kind::shuffle;
     steps.push_back(std::move(step));
@@ -212,6 +220,12 @@ void copy_for_later(Program& program) {
     copy.kind = Kind::copy;
     copy.inputs = {out};
     copy.out = copies[static_cast<size_t>(out)] = add_like(program, out, "_copy");
+    if (const Step& maker = steps.back(); maker.kind == Kind::conv && reads(maker) == only_image) {
+      Step other = maker;
+      other.again = out;
+      other.out = copies[static_cast<size_t>(out)] = add_like(program, out, "_again");
+      again.emplace(other.out, std::move(other));
+    }
     steps.push_back(std::move(copy));
   }
   program.steps = std::move(steps);

@@ -17,7 +17,8 @@ void fuse_shortcuts(Program& program);
 void split_means(Program& program);
 
 // A map that a convolution reads around its pixels is a band of rows only, if nothing else wants
-// it. So what wants it behind a gate reads a copy, where the plan finds that to be worthwhile.
+// it. So what wants it behind a gate reads a copy, or what the image is convolved to once more,
+// where the plan finds that to be worthwhile.
 void copy_for_later(Program& program);
 
 // What a gate waits for ends a group, since it needs a whole map. So the steps that make what it

@@ -18,6 +18,7 @@ constexpr Index kLargest = Index{1} << 31;
 constexpr int kFlatWidth = 14;  // maps narrower than a tile are flat
 constexpr int kFlatPixels = 256;
 constexpr Index kPlaneLine = kCacheLine / 4;  // floats
+constexpr Index kFromMemory = 12 << 20;       // bytes of a map that leaves the last cache
 
 using Kind = Step::Kind;
 
@@ -66,21 +67,36 @@ class Planner {
     plan_.storage_of.clear();
     for (const Place& place : network_.places) plan_.storage_of.push_back(place.storage);
     for (Name& name : plan_.storage_of) {
-      if (const auto found = dropped_.find(name); found != dropped_.end()) name = found->second;
+      const auto& dropped = plan_.dropped;
+      for (auto it = dropped.find(name); it != dropped.end(); it = dropped.find(name)) {
+        name = it->second;
+      }
     }
     plan_.storages.assign(program_.tensors.size(), Storage());
   }
 
-  // A copy is of use where its map is no more than a band of rows; else it is the map. Gives
-  // whether there was such a one.
+  // A copy is of use where its map is no more than a band of rows; else it is the map. Where such a
+  // map can be made again, only small ones are copied: others would come back from memory. Gives
+  // whether there is one more that is not made.
   bool drop_copies() {
-    const size_t before = dropped_.size();
+    auto& dropped = plan_.dropped;
+    const size_t before = dropped.size();
+    const auto owns = [&](Name name) { return network_.places[at(name)].storage == name; };
+    std::map<Name, Name> copies;
     for (const Step& step : program_.steps) {
-      const Name in = step.inputs[0];
-      if (step.kind != Kind::copy || storage(in).local) continue;
-      if (network_.places[at(in)].storage == in) dropped_.emplace(step.out, in);
+      const Name whole = step.kind == Kind::copy ? step.inputs[0] : step.again;
+      if (whole == kNone) continue;
+      if (step.kind == Kind::copy) copies[whole] = step.out;
+      const Storage& s = storage(whole);
+      const bool may = owns(step.out), large = s.image * s.value * plan_.batch >= kFromMemory;
+      if (may && owns(whole) && !s.local) {
+        dropped.emplace(step.out, whole);
+      } else if (step.again != kNone) {
+        may && !large ? dropped.emplace(step.out, copies[whole])
+                      : dropped.emplace(copies[whole], whole);
+      }
     }
-    return dropped_.size() > before;
+    return dropped.size() > before;
   }
 
   void find_borders() {
@@ -357,7 +373,6 @@ class Planner {
   const int threads_;
   Plan plan_;
   std::vector<int> borders_;
-  std::map<Name, Name> dropped_;  // copies, and what they are names of
 };
 
 }  // namespace

@@ -1,6 +1,7 @@
 // What is decided once the size of the picture is known: the size of every map, where it lies in
 // memory, and which steps run together on a band of rows.
 #pragma once
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -97,6 +98,7 @@ struct Plan {
   int batch = 0, height = 0, width = 0;
   std::vector<Storage> storages;     // by the tensor that owns it
   std::vector<Name> storage_of;      // of each tensor
+  std::map<Name, Name> dropped;      // copies that are not made, and what they are names of
   std::vector<int> heights, widths;  // of each tensor
   std::vector<Group> groups;
   std::vector<DetectionPlan> detections;  // of each output; empty where it gives no boxes
@@ -115,9 +117,8 @@ struct Plan {
 
 // Whether a step only names what is there already.
 inline bool costs_nothing(const Plan& plan, const Step& step) {
-  const auto storage = [&](Name name) { return plan.storage_of[static_cast<size_t>(name)]; };
   return step.kind == Step::Kind::concat || step.kind == Step::Kind::shuffle ||
-         (step.kind == Step::Kind::copy && storage(step.inputs[0]) == storage(step.out));
+         plan.dropped.count(step.out);
 }
 
 // What stays the same for all sizes.

@@ -43,7 +43,9 @@ class PlanarFinder {
       for (const Name name : step->inputs) storages_[at(name)] = storages_[at(step->out)];
     }
     fits_.assign(storages_.size(), false);
-    for (const Step& step : program.steps) fits_[at(step.out)] = reads_planes(program, step, lanes);
+    for (const Step& step : program.steps) {
+      fits_[at(step.out)] = step.again == kNone && reads_planes(program, step, lanes);
+    }
   }
 
   PlanarMaps run() {

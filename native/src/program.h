@@ -68,6 +68,10 @@ struct Step {
   // of `weight` are its own. Never in a file.
   Name also = kNone;
 
+  // A map that this step makes once more, unless the plan finds that a copy is better. Never in a
+  // file.
+  Name again = kNone;
+
   // Of a convolution in bytes: weights are `weight` times this for each output; inputs are rounded
   // to round(x / input_scale) + input_zero, from 0 to 255.
   const Array* weight_scale = nullptr;

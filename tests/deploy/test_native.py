@@ -131,7 +131,7 @@ def test_the_same_bits_for_every_thread_count():
 @pytest.mark.parametrize(
     ("name", "sizes"),
     [
-        ("espnetv2_seg_s0_5", [(512, 1024), (481, 1391), (300, 900)]),
+        ("espnetv2_seg_s0_5", [(512, 1024), (481, 1391), (300, 900), (660, 1200)]),
         ("espnetv2_ssd300_s0_5", [(738, 452)]),
         ("espnet_p2_q8", [(616, 70)]),
         pytest.param("espnetv2_seg_s1_0", [(512, 1024)], marks=pytest.mark.slow),
