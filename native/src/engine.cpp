@@ -1,13 +1,13 @@
 #include "engine.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 
 #include "bands.h"
 #include "error.h"
 #include "fuse.h"
 #include "instruction_sets.h"
+#include "json.h"
 
 namespace espnetv2 {
 
@@ -21,7 +21,7 @@ constexpr double kSmall = 2048;  // sums of halves may well be larger; 65504 is 
 bool has_small_values(const std::map<std::string, std::string>& texts) {
   const auto found = texts.find("largest");
   if (found == texts.end()) return false;
-  const double largest = std::strtod(found->second.c_str(), nullptr);
+  const double largest = number_of(found->second);
   return largest > 0 && largest < kSmall;  // neither where it is no number
 }
 

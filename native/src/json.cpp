@@ -1,7 +1,9 @@
 #include "json.h"
 
+#include <clocale>
 #include <cmath>
 #include <cstdlib>
+#include <limits>
 
 #include "error.h"
 
@@ -111,11 +113,9 @@ class Reader {
            std::string_view("+-.0123456789eE").find(text_[place_]) != std::string_view::npos) {
       ++place_;
     }
-    const std::string digits(text_.substr(start, place_ - start));
-    char* end = nullptr;
     value.kind_ = Json::Kind::number;
-    value.number_ = std::strtod(digits.c_str(), &end);
-    if (digits.empty() || *end != '\0' || !std::isfinite(value.number_)) fail();
+    value.number_ = number_of(std::string(text_.substr(start, place_ - start)));
+    if (!std::isfinite(value.number_)) fail();
   }
 
   std::string string() {
@@ -182,6 +182,15 @@ class Reader {
   std::string_view text_;
   size_t place_ = 0;
 };
+
+double number_of(std::string text) {
+  if (const size_t point = text.find('.'); point != std::string::npos) {
+    text.replace(point, 1, std::localeconv()->decimal_point);
+  }
+  char* end = nullptr;
+  const double number = std::strtod(text.c_str(), &end);
+  return text.empty() || *end != '\0' ? std::numeric_limits<double>::quiet_NaN() : number;
+}
 
 Json Json::parse(std::string_view text) { return Reader(text).document(); }
 

@@ -8,6 +8,9 @@
 
 namespace espnetv2 {
 
+// What a text says as JSON writes numbers, however this process's locale does; NaN if it is none.
+double number_of(std::string text);
+
 // A value. Asking it for what it is not raises an Error that names the key it was found under.
 class Json {
  public:

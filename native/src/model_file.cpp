@@ -70,6 +70,9 @@ void ModelFile::parse() {
   require(header <= kLongestHeader && header <= size_ - kLength,
           "truncated, or not a model file: its header is longer than the file");
   const Json document = Json::parse({bytes + kLength, static_cast<size_t>(header)});
+  require(document.has("__metadata__") && document.at("__metadata__").has("format"),
+          "not a model file of this engine, though maybe one of weights; make one with "
+          "`espnetv2 export --to native`");
   const size_t start = kLength + static_cast<size_t>(header);
   const size_t room = size_ - start;
   require(start % sizeof(float) == 0, "the arrays are not aligned; export again");

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -49,11 +50,19 @@ inline Ppm read_ppm(const std::string& path) {
   return picture;
 }
 
+// Whole, or not at all; to what is no file, such as a pipe, at once.
 inline void write_ppm(const Ppm& picture, const std::string& path) {
-  const File file(std::fopen(path.c_str(), "wb"), std::fclose);
+  const bool is_file = !std::filesystem::exists(path) || std::filesystem::is_regular_file(path);
+  const std::string own = is_file ? path + ".part" : path;
+  File file(std::fopen(own.c_str(), "wb"), std::fclose);
   if (!file) throw std::runtime_error(path + " cannot be written");
   std::fprintf(file.get(), "P6\n%d %d\n255\n", picture.width, picture.height);
-  if (std::fwrite(picture.rgb.data(), 1, picture.rgb.size(), file.get()) != picture.rgb.size()) {
-    throw std::runtime_error(path + " cannot be written");
-  }
+  const size_t size = picture.rgb.size();
+  bool written = std::fwrite(picture.rgb.data(), 1, size, file.get()) == size;
+  written &= std::fclose(file.release()) == 0;
+  std::error_code failed;
+  if (written && is_file) std::filesystem::rename(own, path, failed);
+  if (written && !failed) return;
+  if (is_file) std::filesystem::remove(own, failed);
+  throw std::runtime_error(path + " cannot be written: is the disk full?");
 }

@@ -272,6 +272,16 @@ def test_the_runner_paints_a_class_map(runner, street, segmenter, tmp_path):
             assert abs(float(lines[name]) - share) <= 0.011
 
 
+def test_the_runner_writes_a_picture_whole_or_not_at_all(runner, street, segmenter, tmp_path):
+    done = runner(segmenter.path, street, "--out", "/dev/full")
+    assert done.returncode == 2
+    assert "/dev/full cannot be written" in done.stderr
+    (tmp_path / "out.ppm.part").mkdir()  # stands in the way
+    done = runner(segmenter.path, street, "--out", tmp_path / "out.ppm")
+    assert done.returncode == 2
+    assert not (tmp_path / "out.ppm").exists()
+
+
 def test_the_runner_names_the_best_classes(runner, street, tmp_path):
     loaded = load_network("espnetv2_s0_5.imagenette")
     made = export(loaded, "native", tmp_path / "out", Settings())

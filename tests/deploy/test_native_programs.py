@@ -1,6 +1,10 @@
 """Programs that no network here makes, but a model file may state."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -151,3 +155,35 @@ def test_narrow_maps_lie_plane_by_plane(size, isa, tmp_path):
     made.pyramid("j", "i", [1, 1, 2, 3], stride=2)
     file = content(made.steps, made.arrays)
     assert close(run_with(isa, file, made.maps["image"], tmp_path), made.maps["j"])
+
+
+_IN_GERMAN = """
+import locale, sys, espnetv2_native
+locale.setlocale(locale.LC_ALL, "de_DE.UTF-8")
+assert locale.localeconv()["decimal_point"] == ","
+espnetv2_native.Model(sys.argv[1])
+"""
+
+
+def test_a_locale_whose_numbers_have_a_comma(tmp_path):
+    """As programs with windows set it, for the whole process."""
+    localedef = shutil.which("localedef")
+    where = tmp_path / "de_DE.UTF-8"
+    command = [localedef, "-i", "de_DE", "-f", "UTF-8", where]
+    if not localedef or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("no German locale can be made here")
+    weight = drawn(4, 3, 1, 1, seed=0)
+    step = {"op": "conv", "in": ["image"], "out": "a", "weight": "w"}
+    rounded = step | {"weight_scale": "s", "input_scale": 0.125, "input_zero": 7}
+    file = tmp_path / "model"
+    file.write_bytes(content([rounded], {"w": (weight * 100).round(), "s": torch.ones(4)}))
+    subprocess.run(
+        [sys.executable, "-c", _IN_GERMAN, file],
+        env=os.environ | {"LOCPATH": str(tmp_path)},
+        check=True,
+    )
+
+
+def test_training_weights_are_no_model():
+    with pytest.raises(ValueError, match=r"not a model file of this engine.*--to native"):
+        native.Model.of(save({"a": torch.zeros(3, dtype=torch.int64)}, {"model": "espnetv2_s0_5"}))
