@@ -69,6 +69,11 @@ def test_an_artefact_is_made_and_looks_at_pictures(typed, tmp_path, pictures):
         (("--to", "onxx"), "onnx"),
         (("--to", "coreml", "--precision", "bf16"), "coreml is not exported in bf16; choose from"),
         (("--to", "onnx", "--size", "64by96"), "is not HEIGHTxWIDTH"),
+        (("--to", "native", "--size", "64", "--input", "pixels"), "give --input input"),
+        (
+            ("--to", "native", "--size", "64", "--input", "pixels", "--output", "decoded"),
+            "give --input input",
+        ),
         (("--to", "onnx", "--dynamic", "--batch", "4"), "leave --batch out"),
         (("--to", "onnx", "--precision", "int8"), "give --calib DIR"),
         (("--to", "onnx", "--precision", "int8", "--calib", "none"), "none is not a folder"),
@@ -95,6 +100,29 @@ def test_mistakes_are_one_line_and_write_nothing(typed, tmp_path, words, message
     assert len(err.splitlines()) == 1
     assert message in err
     assert not list(tmp_path.glob("exported/*"))
+
+
+def test_a_place_that_cannot_be_written_is_one_line(typed, tmp_path):
+    pytest.importorskip("onnxruntime")
+    file = tmp_path / "file"
+    file.touch()
+    for words in (
+        ("export", MODEL, "--to", "onnx", "--size", "64"),
+        ("benchmark", MODEL, "--engine", "onnxruntime", "--size", "64", "--seconds", "0.1"),
+        ("reproduce", "table1"),
+    ):
+        code, _, err = typed(*words, "--out", file / "in")
+        assert code == 2
+        assert err.splitlines()[-1].startswith("error: cannot write")
+        assert str(file) in err
+
+
+def test_free_sizes_keep_the_size_that_pictures_get(typed, tmp_path):
+    pytest.importorskip("onnxruntime")
+    typed("export", MODEL, "--to", "onnx", "--dynamic", "--size", "97x161", "--out", tmp_path)
+    said = json.loads((tmp_path / "onnx" / "export.json").read_text())
+    assert said["preprocessing"]["size"] == [97, 161]
+    assert said["dynamic"]
 
 
 def test_a_damaged_artefact_is_one_line(typed, tmp_path):

@@ -146,6 +146,12 @@ def test_an_empty_class_folder_is_found(tmp_path):
     assert _kinds("imagefolder", root) == ["empty"]
 
 
+def test_hidden_files_are_no_pictures(tmp_path):
+    root = tiny_sets.imagefolder(tmp_path)
+    (root / "train/cat/._0.png").write_bytes(b"as some file systems leave them")
+    assert _kinds("imagefolder", root) == []
+
+
 def test_imbalance_is_a_remark(tmp_path):
     root = tiny_sets.imagefolder(tmp_path, each=1)
     for i in range(11):

@@ -10,7 +10,7 @@ from espnetv2.data.preprocess import CONVENTIONS, Preprocessing
 from espnetv2.errors import UserError
 from espnetv2.models.espnetv2_ssd import RawDetections
 from espnetv2.predict import predictor as module
-from espnetv2.predict.predictor import Predictor, load
+from espnetv2.predict.predictor import Predictor, as_picture, load
 from espnetv2.tasks.detect import priors
 from espnetv2.weights.load import Loaded
 
@@ -72,6 +72,22 @@ def test_path_picture_and_array_give_the_same(tmp_path):
         np.testing.assert_array_equal(predict(given).mask, expected)
     assert expected[0, 0] == 2
     assert expected[-1, -1] == 0
+
+
+@pytest.mark.parametrize("kind", ["deep", "clear", "turned"])
+def test_an_opened_picture_is_seen_as_its_file_is(tmp_path, kind):
+    file, image = tmp_path / "x.png", halves()
+    exif = Image.Exif()
+    if kind == "deep":
+        image = Image.fromarray(np.asarray(image.convert("L"), np.uint16) * 257)
+    elif kind == "clear":
+        image.putalpha(Image.linear_gradient("L").resize(image.size))
+    else:
+        exif[0x0112] = 6
+    image.save(file, exif=exif)
+    with Image.open(file) as opened:
+        assert np.array_equal(as_picture(opened), as_picture(file))
+        assert opened.size == image.size  # the picture stays
 
 
 def test_other_modes_are_converted():

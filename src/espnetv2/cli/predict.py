@@ -269,8 +269,8 @@ class _Run:
             "out": str(self.out),
             "looks": looks,
             "seconds": round(self.seconds, 3),
-            "per_second": round(looks / self.seconds, 2) if self.seconds else 0.0,
-            "model_per_second": round(looks / model, 2) if model else 0.0,
+            "per_second": float(f"{looks / self.seconds:.4g}") if self.seconds else 0.0,
+            "model_per_second": float(f"{looks / model:.4g}") if model else 0.0,
             "results": self.results,
             "errors": self.errors,
         }
@@ -298,8 +298,8 @@ def _sentence(summary: dict[str, Any]) -> str:
     done = f"{looks} picture{'' if looks == 1 else 's'} or frames in {summary['seconds']:.1f} s"
     fast, whole = summary["model_per_second"], summary["per_second"]
     rates = (
-        f"{1000 / fast if fast else 0:.0f} ms each in the network ({fast:.1f} per second), "
-        f"{whole:.1f} per second with reading, drawing and writing"
+        f"{1000 / fast if fast else 0:.0f} ms each in the network ({fast:.3g} per second), "
+        f"{whole:.3g} per second with reading, drawing and writing"
     )
     bad = f"; {len(summary['errors'])} could not be read" if summary["errors"] else ""
     where = f"; results in {summary['out']}" if summary["results"] else ""

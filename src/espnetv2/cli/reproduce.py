@@ -87,7 +87,10 @@ def _sources(data: Path | None, wanted: list[str], out: Path | None) -> Sources:
             raise UserError(f"--out {out} is a file; give a folder")
         if any(CATALOG[name].draw for name in wanted):
             require("matplotlib", extra="plots", advice="or leave out --out")
-        out.mkdir(parents=True, exist_ok=True)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write {out} ({error.strerror or error})") from error
     return Sources(data, project(), lambda line: typer.echo(line, err=True))
 
 

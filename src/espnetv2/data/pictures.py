@@ -87,6 +87,21 @@ def open_picture(
     return rgb
 
 
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """What `open_picture` makes of a file, of a picture that PIL has opened; the picture stays.
+
+    Raises:
+        UserError: It is damaged, or its values have no known brightness.
+    """
+    try:
+        rgb = _to_rgb(_upright(image.copy()))
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"cannot look at this picture ({reason}); convert it to RGB") from error
+    rgb.info.clear()  # nobody downstream may turn it a second time
+    return rgb
+
+
 def _header(file: BinaryIO, path: Path, max_pixels: int) -> ImageFile.ImageFile:
     """The picture before decoding; unlike PIL.Image.open it checks no size and warns of none."""
     start = file.read(16)

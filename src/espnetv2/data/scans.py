@@ -83,7 +83,10 @@ def scan_folders(root: Path, split: str, tick: Tick) -> Scan:
     classes = sorted(p for p in base.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not classes:
         scan.add("empty", base, "no class folders", "expected <class>/*.jpg")
-    found = {path: [p for p in sorted(path.rglob("*")) if is_picture(p)] for path in classes}
+    found = {
+        path: [p for p in sorted(path.rglob("*")) if is_picture(p) and not p.name.startswith(".")]
+        for path in classes
+    }
     todo = [(path, picture) for path, pictures in found.items() for picture in pictures]
     for path, pictures in found.items():
         scan.counts[path.name] = len(pictures)

@@ -44,8 +44,11 @@ def export(loaded: Loaded, target_name: str, folder: Path, settings: Settings) -
     module = converter(target_name)
     _check(loaded, target_name, precision, settings)
     plan = _Plan(loaded, target_name, replace(settings, precision=precision), module)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise UserError(f"cannot write {folder} ({error.strerror or error})") from error
     try:
         artefact = plan.make(scratch)
         artefact = replace(artefact, seconds=round(time.perf_counter() - start, 2))

@@ -49,7 +49,8 @@ def load_engine(
 
     Args:
         name_or_file: A published name, a weights file, or an artefact of `espnetv2 export`.
-        engine: Key of `targets.ENGINES`; an artefact's own by default, else "torch".
+        engine: Key of `targets.ENGINES`; an artefact's own by default, else the native one for a
+            precision that it has, on a CPU where it is built, else "torch".
         precision: To compute in; an artefact has its own.
         threads: Of the CPU.
         size: (height, width) of the input.
@@ -62,9 +63,11 @@ def load_engine(
         if device != "cpu":
             raise UserError(f"artefacts run on the CPU, not on {device}; leave the device out")
         return _of_artefact(name_or_file, engine=engine, precision=precision, threads=threads)
-    engine = engine or "torch"
-    kind, device = engine_kind(engine), computes_on(engine, device)
     loaded = load_network(name_or_file)
+    if engine is None:
+        native = device == "cpu" and native_is_built() and runs(loaded.network)
+        engine = "native" if native and precision in ("fp32", "bf16") else "torch"
+    kind, device = engine_kind(engine), computes_on(engine, device)
     if engine == "torch" and precision in (None, "fp32") and threads is None and device == "cpu":
         return loaded
     opened: Engine

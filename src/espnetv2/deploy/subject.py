@@ -126,7 +126,8 @@ class Pictures:
 
     def preprocessing(self) -> dict[str, Any]:
         """For the artefact."""
-        return (self.loaded.preprocessing if self.settings.dynamic else self.spec).to_json()
+        free = self.settings.dynamic and self.settings.size is None
+        return (self.loaded.preprocessing if free else self.spec).to_json()
 
     def likeness(self, engine: Engine) -> Likeness:
         """How far the artefact's engine agrees with the train form."""

@@ -70,7 +70,7 @@ def content_of(
     Raises:
         UserError: It has a part that the engine lacks, or int8 lacks calibration.
     """
-    if isinstance(network, nn.Sequential):
+    if isinstance(undecoded(network), nn.Sequential):
         raise UserError("the native engine takes pictures prepared already; give --input input")
     known = None
     if precision == "int8":

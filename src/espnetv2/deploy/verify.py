@@ -106,7 +106,11 @@ def pictures_in(folder: Path, *, limit: int) -> list[Image.Image]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give one with pictures like the device's")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    paths = sorted(
+        p
+        for p in folder.rglob("*")
+        if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith(".")
+    )
     if not paths:
         raise UserError(f"{folder} holds no picture ({', '.join(sorted(SUFFIXES))})")
     step = max(1, len(paths) // limit)  # evenly: neighbours are alike

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -78,12 +79,10 @@ def save_look(look: Look, out: Path, *, opacity: float = 0.5, score: float = 0.3
     assert look.result is not None
     name, result = look.source.name, look.result
     files = [out / f"{name}_{_DRAWING[type(result)]}.jpg", out / f"{name}.json"]
-    with replacing(files[0]) as temporary:
-        draw(result, look.image, opacity=opacity, score=score).save(temporary, quality=92)
+    _save(draw(result, look.image, opacity=opacity, score=score), files[0], "jpeg", quality=92)
     if isinstance(result, SegmentationMask):
         files.insert(1, out / f"{name}_mask.png")
-        with replacing(files[1]) as temporary:
-            result.save(temporary)
+        _save(result.to_image(), files[1], "png")
     record = {
         "input": look.source.place,
         "height": look.image.height,
@@ -93,6 +92,14 @@ def save_look(look: Look, out: Path, *, opacity: float = 0.5, score: float = 0.3
     }
     save_json(record, out / f"{name}.json")
     return record
+
+
+def _save(picture: Image.Image, path: Path, form: str, **options: Any) -> None:
+    """Encoded in memory, because PIL's encoders do not see that a disk is full."""
+    encoded = io.BytesIO()
+    picture.save(encoded, form, **options)
+    with replacing(path) as temporary:
+        temporary.write_bytes(encoded.getvalue())
 
 
 def save_json(values: dict[str, Any], path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from espnetv2.data.pictures import open_picture
+from espnetv2.data.pictures import open_picture, upright_rgb
 from espnetv2.data.voc import bit_palette
 from espnetv2.deploy.artefact import is_artefact
 from espnetv2.deploy.engine_torch import open_device, use_kernels_of
@@ -230,7 +230,7 @@ class Predictor:
 
 
 def as_picture(image: Picture) -> Image.Image:
-    """A path, a PIL image or a uint8 RGB array as an RGB picture.
+    """A path, a PIL image or a uint8 RGB array as an upright RGB picture.
 
     Raises:
         UserError: The file cannot be read, or the array has another shape or type.
@@ -238,7 +238,7 @@ def as_picture(image: Picture) -> Image.Image:
     if isinstance(image, str | Path):
         return open_picture(image)
     if isinstance(image, Image.Image):
-        return image if image.mode == "RGB" else image.convert("RGB")
+        return upright_rgb(image)
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (3,):
         return Image.fromarray(np.ascontiguousarray(image))
     what = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
