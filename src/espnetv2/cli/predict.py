@@ -298,12 +298,16 @@ def _sentence(summary: dict[str, Any]) -> str:
     done = f"{looks} picture{'' if looks == 1 else 's'} or frames in {summary['seconds']:.1f} s"
     fast, whole = summary["model_per_second"], summary["per_second"]
     rates = (
-        f"{1000 / fast if fast else 0:.0f} ms each in the network ({fast:.3g} per second), "
-        f"{whole:.3g} per second with reading, drawing and writing"
+        f"{1000 / fast if fast else 0:.0f} ms each in the network ({_rate(fast)} per second), "
+        f"{_rate(whole)} per second with reading, drawing and writing"
     )
     bad = f"; {len(summary['errors'])} could not be read" if summary["errors"] else ""
     where = f"; results in {summary['out']}" if summary["results"] else ""
     return f"{done}: {rates}{bad}{where}"
+
+
+def _rate(value: float) -> str:
+    return f"{value:.1f}" if value >= 0.1 else f"{value:.2g}"
 
 
 @contextmanager
