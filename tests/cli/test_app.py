@@ -10,8 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
+from espnetv2 import load
+from espnetv2.cli.info import info
+from espnetv2.errors import UserError
 from espnetv2.models.catalog import CATALOG, entry
 from espnetv2.weights import keys
+from espnetv2.weights.published import SHIPPED
 
 
 def espnetv2(*arguments, cwd=None, **environment):
@@ -72,6 +76,22 @@ def test_info():
     assert "80,342" in text
 
 
+def test_info_of_a_file_is_that_of_its_name(capsys):
+    name = "espnetv2_s0_5.imagenette"
+    file = str(SHIPPED / f"{name}.safetensors")
+    info(file, as_json=True)
+    of_file = json.loads(capsys.readouterr().out)
+    info(name, as_json=True)
+    assert of_file == json.loads(capsys.readouterr().out) | {"name": file}
+    with pytest.raises(UserError, match="32"):
+        info(file, size="16x16")
+
+
+def test_a_precision_that_torch_lacks_names_those_it_has():
+    with pytest.raises(UserError, match=r"fp32, bf16, fp16.*espnetv2 export"):
+        load("espnetv2_seg_s0_5.camvid", precision="int8")
+
+
 def test_convert(tmp_path):
     network = entry("espnet_c_p2_q3").build(num_classes=20)
     torch.save(keys.to_official(network.state_dict(), keys.ESPNET), tmp_path / "a.pth")
@@ -89,6 +109,7 @@ def test_convert(tmp_path):
         (["info", "espnetv2_seg_s1_0.nope"], ["espnetv2_seg_s1_0.nope"]),
         (["info", "espnetv2_s1_0", "--size", "big"], ["big", "512x1024"]),
         (["info", "espnetv2_s1_0", "--size", "16x16"], ["32"]),
+        (["info", "run/model.safetensors"], ["run/model.safetensors is not a file"]),
         (["convert", "none.pth", "out.safetensors"], ["none.pth"]),
         (["convert", "a.onnx", "b.tflite"], [".onnx"]),
         (["predict", "espnetv2_s1_75", "x.jpg"], ["x.jpg"]),

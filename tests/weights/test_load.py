@@ -151,6 +151,74 @@ def test_wrong_architecture_in_the_header_names_keys(official, tmp_path):
         load_network(tmp_path / "b.safetensors")
 
 
+def damaged(path, state=None, **changes):
+    """The shipped segmenter with another header, or with other tensors."""
+    own, header = read_safetensors(fetch(PUBLISHED["espnetv2_seg_s0_5.camvid"]))
+    write_safetensors(own if state is None else state, Header(**header.__dict__ | changes), path)
+    return path
+
+
+INPUT = CONVENTIONS["edgenets-segmentation"].to_json()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model": "espnet2_s1_0"}, "did you mean espnetv2_s1_0"),
+        ({"model": None}, "model is None"),
+        ({"options": None}, "options is None"),
+        ({"options": {"num_classes": 11, "skip": "stem"}}, "'skip'"),
+        ({"options": {"num_classes": 10**9}}, "other shapes"),
+        ({"options": {"num_classes": 11, "base_width": -4}}, "negative"),
+        ({"options": {"num_classes": "11"}}, "num_classes is '11'"),
+        ({"source": None}, "source is None"),
+        ({"palette": [[0, 0, 0]]}, "palette has 1 colours for 11 classes"),
+        ({"palette": [[0, 0]] * 11}, "palette"),
+        ({"classes": list(range(11))}, "classes is not a list of names"),
+        ({"classes": ["sky"]}, "1 classes for 11 outputs"),
+        ({"preprocessing": None}, "preprocessing is None"),
+        ({"preprocessing": {"colour": "rgb"}}, "'colour'"),
+        ({"preprocessing": INPUT | {"std": [0, 1, 1]}}, "std"),
+        ({"preprocessing": INPUT | {"mean": [0.5]}}, "mean"),
+        ({"preprocessing": INPUT | {"size": [-1, 5]}}, "size"),
+        ({"preprocessing": INPUT | {"fit": "squeeze"}}, "fit"),
+    ],
+)
+def test_a_damaged_header_is_one_line(tmp_path, changes, words):
+    path = damaged(tmp_path / "a.safetensors", **changes)
+    with pytest.raises(UserError, match=words) as error:
+        load_network(path)
+    assert str(error.value).startswith(str(path))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path, value):
+    state, _ = read_safetensors(fetch(PUBLISHED["espnetv2_seg_s0_5.camvid"]))
+    state["backbone.stem.norm.bias"][1] = value
+    path = damaged(tmp_path / "a.safetensors", state)
+    with pytest.raises(UserError, match=r"backbone\.stem\.norm\.bias holds NaN or infinity"):
+        load_network(path)
+    with pytest.raises(UserError, match="holds NaN"):
+        to_official_file(path, tmp_path / "b.pth")
+    assert not (tmp_path / "b.pth").exists()
+
+
+@pytest.mark.parametrize(("name", "family", "options", "file"), RECOGNIZED)
+def test_flattened_official_files_are_one_line(tmp_path, name, family, options, file):
+    state = keys.to_official(entry(name).build(**options).state_dict(), family)
+    torch.save({k: v.flatten() for k, v in state.items()}, tmp_path / "flat.pth")
+    with pytest.raises(UserError, match=r"flat\.pth") as error:
+        load_network(tmp_path / "flat.pth")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("path", ["none.pth", "none.safetensors", "run/none"])
+def test_a_missing_file_is_no_unknown_name(path):
+    with pytest.raises(UserError, match=f"{path}.* file"):
+        load_network(path)
+
+
 def test_nothing_is_left_where_writing_fails(official, tmp_path):
     path, _ = official
     blocker = tmp_path / "folder"
@@ -197,6 +265,31 @@ def test_create_model():
         create_model("espnetv2_seg_s1_0.edgenets_voc_385")
     with pytest.raises(UserError, match="no weights were published"):
         create_model("espnetv2_s1_75", pretrained=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("espnetv2_s0_5", {"num_classes": -1}, "num_classes is -1"),
+        ("espnetv2_s0_5", {"num_classes": 1.5}, "num_classes is 1.5"),
+        ("espnetv2_s0_5.imagenette", {"num_classes": "10"}, "num_classes is '10'"),
+        ("espnetv2_s0_5", {"in_channels": 0}, "in_channels is 0"),
+        ("espnetv2_s0_5.imagenette", {"in_channels": -1}, "in_channels is -1"),
+        ("espnetv2_seg_s0_5", {"num_classes": 0}, "no classifier"),
+        ("espnetv2_seg_s0_5.camvid", {"num_classes": 0}, "no classifier"),
+        ("eru_lm_7m", {"in_channels": 1}, "no image channels"),
+        ("espnet_p2_q8", {"features_only": True}, "espnet_c_"),
+        (None, {}, "not None"),
+    ],
+)
+def test_arguments_that_make_no_network_are_one_line(name, options, words):
+    with pytest.raises(UserError, match=words):
+        create_model(name, **options)
+
+
+def test_no_classes_leave_the_classifier_out_with_weights_too():
+    network = create_model("espnetv2_s0_5.imagenette", num_classes=0)
+    assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 1024)
 
 
 def test_published_rows_are_complete():

@@ -9,13 +9,17 @@ import typer
 
 from espnetv2.cli.size import parse_size
 from espnetv2.cli.table import print_table
+from espnetv2.errors import UserError
 
 if TYPE_CHECKING:
     from espnetv2.profiling.complexity import Complexity
 
 
 def info(
-    model: Annotated[str, typer.Argument(help="Name of a network, with or without weight tag.")],
+    model: Annotated[
+        str,
+        typer.Argument(help="Name of a network, with or without weight tag, or a weights file."),
+    ],
     size: Annotated[
         str | None, typer.Option(help="Input as HEIGHTxWIDTH; default: the network's own.")
     ] = None,
@@ -26,15 +30,35 @@ def info(
     The receptive field is the theoretical one, in input pixels; it may be larger than the picture.
     """
     from espnetv2.profiling.complexity import described, measure_by_name
+    from espnetv2.weights.load import names_file
 
     pair = None if size is None else parse_size(size)
-    counted = measure_by_name(model, size=pair)
-    height, width = pair or described(model)[2]
+    if names_file(model):
+        counted, (height, width) = _measure_file(model, pair)
+    else:
+        counted = measure_by_name(model, size=pair)
+        height, width = pair or described(model)[2]
     if as_json:
         head = {"name": model, "input_size": [height, width], **_totals(counted)}
         print(json.dumps(head | {"layers": [layer.__dict__ for layer in counted.layers]}, indent=1))
     else:
         _print_layers(f"{model} at {height}x{width}", counted)
+
+
+def _measure_file(file: str, size: tuple[int, int] | None) -> tuple[Complexity, tuple[int, int]]:
+    """What the network of a weights file costs, and at which size."""
+    from espnetv2.models.catalog import entry
+    from espnetv2.profiling.complexity import measure
+    from espnetv2.weights.load import check_fit, read_weights
+
+    state, header = read_weights(file)
+    network, row = check_fit(state, header, source=file), entry(header.model)
+    if row.task == "language":
+        size = (1, 1)
+    height, width = size or header.preprocessing.get("size") or row.input_size
+    if row.task != "language" and min(height, width) < 32:
+        raise UserError(f"size {height}x{width} is too small; both sides must be 32 or more")
+    return measure(network, (height, width), name=header.model), (height, width)
 
 
 def _totals(counted: Complexity) -> dict[str, Any]:

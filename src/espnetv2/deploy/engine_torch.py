@@ -29,7 +29,7 @@ class TorchEngine(Engine):
         device: Where to compute.
 
     Raises:
-        UserError: There is no such device here.
+        UserError: There is no such precision, or no such device here.
     """
 
     name = "torch"
@@ -44,6 +44,11 @@ class TorchEngine(Engine):
     ) -> None:
         self.precision, self.threads = precision, threads or torch.get_num_threads()
         self.device = open_device(device)
+        if precision not in DTYPES:
+            raise UserError(
+                f"torch computes in {', '.join(DTYPES)}, not in {precision}; for int8 give the "
+                "artefact of: espnetv2 export ... --to native --precision int8 --calib DIR"
+            )
         self._dtype = DTYPES[precision]
         self.network: Any = network.eval()
         if precision != "fp32" or self.device.type != "cpu":

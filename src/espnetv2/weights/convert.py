@@ -8,10 +8,9 @@ from pathlib import Path
 import torch
 
 from espnetv2.errors import UserError
-from espnetv2.models.catalog import entry
 from espnetv2.weights import keys
 from espnetv2.weights.files import Header, read_safetensors, remove, write_safetensors
-from espnetv2.weights.load import load_strictly, read_converted
+from espnetv2.weights.load import check_fit, read_converted
 
 
 def to_safetensors(source: Path, target: Path) -> Header:
@@ -21,7 +20,7 @@ def to_safetensors(source: Path, target: Path) -> Header:
         UserError: The file is damaged, unsafe, or of no known network.
     """
     state, header = read_converted(source)
-    load_strictly(_network(header), state, source=str(source))
+    check_fit(state, header, source=str(source))
     write_safetensors(state, header, target)
     return header
 
@@ -36,7 +35,7 @@ def to_official_file(source: Path, target: Path) -> Header:
     family = keys.family_of(header.model)
     if family is None:
         raise UserError(f"{header.model} has no official code, so no official names")
-    load_strictly(_network(header), state, source=str(source))
+    check_fit(state, header, source=str(source))
     scratch = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
         torch.save(keys.to_official(state, family), scratch)
@@ -45,8 +44,3 @@ def to_official_file(source: Path, target: Path) -> Header:
         remove(scratch)
         raise UserError(f"cannot write {target} ({error}); choose a writable place") from error
     return header
-
-
-def _network(header: Header) -> torch.nn.Module:
-    with torch.device("meta"):
-        return entry(header.model).build(**header.options).to_empty(device="cpu")

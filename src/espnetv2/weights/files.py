@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from espnetv2.data.preprocess import Preprocessing
 from espnetv2.errors import UserError
 
 FORMAT = "espnetv2/1"
@@ -98,16 +100,17 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], Header]:
             "`espnetv2 convert` or `espnetv2 train`"
         )
     try:
-        values = json.loads(metadata["header"])
-        palette = values.pop("palette")
-        header = Header(
-            classes=tuple(values.pop("classes")),
-            palette=None if palette is None else tuple(tuple(colour) for colour in palette),
-            **values,
-        )
-    except (KeyError, ValueError, TypeError) as error:
-        raise UserError(f"{path}: its header cannot be read ({error}); convert it again") from error
+        header = _parse(json.loads(metadata["header"]))
+    except KeyError as error:
+        raise damaged_header(path, f"{error} is missing") from error
+    except (AttributeError, ValueError, TypeError) as error:
+        raise damaged_header(path, error) from error
     return state, header
+
+
+def damaged_header(source: str | Path, reason: object) -> UserError:
+    """The error for a file whose header says what cannot be."""
+    return UserError(f"{source}: its header is damaged: {reason}; convert or train it again")
 
 
 def write_safetensors(state: Mapping[str, Tensor], header: Header, path: Path) -> None:
@@ -133,9 +136,46 @@ def remove(path: Path) -> None:
         path.unlink()
 
 
+def _parse(values: dict[str, Any]) -> Header:
+    """A header from JSON's values, each of its type; a ValueError or TypeError says what is not."""
+    classes, palette = values.pop("classes"), values.pop("palette")
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ValueError("classes is not a list of names")
+    if palette is not None:
+        palette = tuple(tuple(colour) for colour in palette)
+        if len(palette) < len(classes):
+            raise ValueError(f"palette has {len(palette)} colours for {len(classes)} classes")
+        if not all(len(colour) == 3 and set(colour) <= set(range(256)) for colour in palette):
+            raise ValueError("palette holds more than colours (r, g, b) of 0 to 255")
+    header = Header(classes=tuple(classes), palette=palette, **values)
+    for name in ("options", "preprocessing", "source"):
+        if not isinstance(getattr(header, name), dict):
+            raise ValueError(f"{name} is {getattr(header, name)!r}")
+    if not isinstance(header.model, str) or not isinstance(header.multi_label, bool):
+        raise ValueError(f"model is {header.model!r}, multi_label {header.multi_label!r}")
+    _check_preprocessing(Preprocessing.from_json(header.preprocessing))
+    return header
+
+
+def _check_preprocessing(spec: Preprocessing) -> None:
+    """Refuse values with which no picture becomes an input."""
+    size, scales = spec.size, (*spec.std, spec.unit, spec.divisor)
+    for name, fits in (
+        ("size", size is None or (len(size) == 2 and all(type(x) is int and x > 0 for x in size))),
+        ("fit", spec.fit in ("stretch", "center")),
+        ("resize", spec.resize in ("pil", "plain", "plain-late")),
+        ("order", spec.order in ("rgb", "bgr")),
+        ("mean", len(spec.mean) == 3 and all(map(isfinite, spec.mean))),
+        ("std, unit or divisor", len(scales) == 5 and all(0 < x < inf for x in scales)),
+        ("crop_share", 0 < spec.crop_share <= 1),
+    ):
+        if not fits:
+            raise ValueError(f"preprocessing cannot have such {name}")
+
+
 def _require_file(path: Path) -> None:
     if not path.is_file():
-        raise UserError(f"{path} is not a file")
+        raise UserError(f"{path} is not a file; check the path")
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty; download or convert it again")
 

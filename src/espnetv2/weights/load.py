@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from espnetv2.data.catalog import LABELS
@@ -15,7 +17,7 @@ from espnetv2.errors import UserError, unknown
 from espnetv2.models.catalog import Task, entry
 from espnetv2.weights import keys
 from espnetv2.weights.fetch import fetch
-from espnetv2.weights.files import Header, read_official, read_safetensors
+from espnetv2.weights.files import Header, damaged_header, read_official, read_safetensors
 from espnetv2.weights.published import PUBLISHED, published_for
 from espnetv2.weights.recognize import recognize
 
@@ -68,23 +70,23 @@ def create_model(
             weights are loaded.
         pretrained: Load the default published weights of a name without a tag.
         num_classes: Another number of classes than the network's own; with weights, the parts
-            that depend on it start fresh.
+            that depend on it start fresh. 0 leaves a classifier's last layer out.
         in_channels: Of the image; with weights, the first convolutions are adapted (summed for
             one channel, repeated in turn for others).
         features_only: Return the backbone, which maps an image to the list of its stage
             outputs, finest first, and states `channels` and `strides`.
 
     Raises:
-        UserError: Unknown name, or weights that cannot be had.
+        UserError: Unknown name, numbers that make no network, or weights that cannot be had.
     """
+    if not isinstance(name, str):
+        raise UserError(f"the name of a network is a text, not {name!r}; see list_models()")
     if pretrained or "." in name:
         loaded = load_network(name, num_classes=num_classes, in_channels=in_channels)
         network = loaded.network.train()
     else:
-        row = entry(name)
-        network = _build(row.build, num_classes or row.num_classes, in_channels, {}, task=row.task)
-        if num_classes == 0:
-            _without_head(network, name)
+        options = {} if num_classes is None else {"num_classes": num_classes}
+        network = _build(name, options, in_channels=in_channels)
     return _backbone_of(network, name) if features_only else network
 
 
@@ -97,20 +99,20 @@ def load_network(
         UserError: Unknown name, damaged file, keys that do not fit, no network.
     """
     state, header = read_weights(name_or_file)
-    row = entry(header.model)
-    network = _build(row.build, None, 3, header.options, task=row.task)
-    load_strictly(network, state, source=str(name_or_file))
+    check_fit(state, header, source=str(name_or_file))
+    network = _build(header.model, header.options)
+    network.load_state_dict(state)
     fresh: tuple[str, ...] = ()
     classes, options = header.classes, header.options
     if in_channels != 3 or num_classes not in (None, header.options.get("num_classes")):
         options = options | ({} if num_classes is None else {"num_classes": num_classes})
-        network, fresh = _adapt(network, row.build, options, in_channels=in_channels)
+        network, fresh = _adapt(network, header.model, options, in_channels=in_channels)
         if num_classes is not None:
             classes = tuple(f"class {i}" for i in range(num_classes))
     return Loaded(
         network=network.eval(),
         name=header.model,
-        task=row.task,
+        task=entry(header.model).task,
         classes=classes,
         palette=header.palette if classes is header.classes else None,
         preprocessing=Preprocessing.from_json(header.preprocessing),
@@ -123,18 +125,17 @@ def load_network(
 
 def read_weights(name_or_file: str | Path) -> tuple[dict[str, Tensor], Header]:
     """Tensors under our names, and the header, of anything that `load_network` takes."""
-    path = Path(name_or_file)
+    path, name = Path(name_or_file), str(name_or_file)
     if path.suffix == ".safetensors":
         return read_safetensors(path)
-    if path.suffix in _OFFICIAL_SUFFIXES and (path.exists() or len(path.parts) > 1):
+    if path.suffix in _OFFICIAL_SUFFIXES:
         return read_converted(path)
-    name = str(name_or_file)
     rows = [PUBLISHED[name]] if name in PUBLISHED else published_for(name)
     if rows and rows[0].shipped:
         return read_safetensors(fetch(rows[0]))
     if rows:
         return read_converted(fetch(rows[0]), published=rows[0].name)
-    if path.exists():
+    if names_file(name) or path.exists():
         raise UserError(f"{path}: expected a .safetensors or an official .pth file")
     if "." in name:
         raise unknown("weights", name, PUBLISHED)
@@ -144,6 +145,12 @@ def read_weights(name_or_file: str | Path) -> tuple[dict[str, Tensor], Header]:
     )
 
 
+def names_file(name_or_file: str | Path) -> bool:
+    """Whether a file is meant, there or not, and no published name."""
+    path = Path(name_or_file)
+    return path.suffix in {".safetensors", *_OFFICIAL_SUFFIXES} or len(path.parts) > 1
+
+
 def read_converted(path: Path, *, published: str = "") -> tuple[dict[str, Tensor], Header]:
     """An official file under our names, with the header that its keys and shapes tell.
 
@@ -151,7 +158,11 @@ def read_converted(path: Path, *, published: str = "") -> tuple[dict[str, Tensor
         published: Name in `PUBLISHED` when it is known; else it is told by the file's hash.
     """
     official = read_official(path)
-    found = recognize(official, file_name=path.name)
+    try:
+        found = recognize(official, file_name=path.name)
+        state = keys.to_ours(official, found.family)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     options, size, labels = found.options, found.size, found.labels
     source: dict[str, Any] = {"name": published or path.name, "repository": "", "licence": ""}
     if row := PUBLISHED.get(published):
@@ -173,15 +184,43 @@ def read_converted(path: Path, *, published: str = "") -> tuple[dict[str, Tensor
         preprocessing=preprocessing.to_json(),
         source=source,
     )
-    return keys.to_ours(official, found.family), header
+    return state, header
+
+
+def check_fit(state: Mapping[str, Tensor], header: Header, *, source: str) -> nn.Module:
+    """The network that a header describes, without memory (torch's meta device).
+
+    Raises:
+        UserError: There is none, or it is not that of the tensors.
+    """
+    try:
+        with torch.device("meta"):
+            network = _build(header.model, header.options)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise damaged_header(source, f"no {header.model} has its options ({reason})") from error
+    _check_state(network, state, source=source)
+    row = entry(header.model)
+    outputs = header.options.get("num_classes", row.num_classes) - (row.task == "detection")
+    if len(header.classes) != outputs:
+        raise damaged_header(source, f"{len(header.classes)} classes for {outputs} outputs")
+    return network
 
 
 def load_strictly(network: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
     """Fill a network in place; every key must be there, in its shape, and none besides.
 
     Raises:
-        UserError: Names the keys that are missing, left over or of another shape.
+        UserError: Names the keys that are missing, left over or of another shape, or the first
+            that holds NaN or infinity.
     """
+    _check_state(network, state, source=source)
+    network.load_state_dict(state)
+
+
+def _check_state(network: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
     own = network.state_dict()
     for problem, names in (
         ("lacks", [k for k in own if k not in state]),
@@ -190,38 +229,44 @@ def load_strictly(network: nn.Module, state: Mapping[str, Tensor], *, source: st
     ):
         if names:
             raise UserError(f"{source} {problem} {len(names)} keys: {', '.join(sorted(names))}")
-    network.load_state_dict(state)
+    for name in own:
+        if not state[name].float().isfinite().all():
+            raise UserError(f"{source}: {name} holds NaN or infinity; convert or train it again")
 
 
-def _build(
-    build: Any, num_classes: int | None, in_channels: int, options: dict[str, Any], *, task: Task
-) -> nn.Module:
-    options = dict(options)
-    if num_classes is not None:
-        options["num_classes"] = num_classes
-    if task != "language":
+def _build(name: str, options: Mapping[str, Any], *, in_channels: int = 3) -> nn.Module:
+    """A network with fresh weights; the one place where its numbers are checked."""
+    row = entry(name)
+    options = {"num_classes": row.num_classes, **options}
+    classes = options["num_classes"]
+    for what, value, least in (("num_classes", classes, 0), ("in_channels", in_channels, 1)):
+        if not isinstance(value, Integral) or value < least:
+            raise UserError(f"{name}: {what} is {value!r}; give a whole number from {least}")
+    if row.task != "language":
         options["in_channels"] = in_channels
     elif in_channels != 3:
         raise UserError("a language model has no image channels")
-    network: nn.Module = build(**options)
+    network: nn.Module = row.build(**options | {"num_classes": classes or 1})
+    if classes == 0:
+        _without_head(network, name)
     return network
 
 
 def _adapt(
-    network: nn.Module, build: Any, options: dict[str, Any], *, in_channels: int
+    network: nn.Module, name: str, options: dict[str, Any], *, in_channels: int
 ) -> tuple[nn.Module, tuple[str, ...]]:
     """A network for other classes or channels with everything of `network` that still fits."""
-    fitted = build(**options, in_channels=in_channels)
+    fitted = _build(name, options, in_channels=in_channels)
     state, own = network.state_dict(), fitted.state_dict()
     fresh = []
-    for name, value in own.items():
-        given = state[name]
+    for key, value in own.items():
+        given = state[key]
         if given.shape != value.shape and given.dim() == 4 and given.shape[1] == 3:
             given = _adapt_channels(given, in_channels)
         if given.shape == value.shape:
             value.copy_(given)
         else:
-            fresh.append(name)
+            fresh.append(key)
     return fitted, tuple(fresh)
 
 
@@ -246,5 +291,8 @@ def _without_head(network: nn.Module, name: str) -> None:
 def _backbone_of(network: nn.Module, name: str) -> nn.Module:
     backbone = getattr(network, "backbone", None)
     if backbone is None:
-        raise UserError(f"{name} has no feature pyramid; choose a network of the ESPNet family")
+        raise UserError(
+            f"{name} has no feature pyramid; choose a network of espnetv2_*, espnet_c_* or "
+            "shufflenetv1_*"
+        )
     return backbone  # type: ignore[no-any-return]

@@ -51,7 +51,13 @@ def recognize(state: State, *, file_name: str = "") -> Recognized:
     state = strip_data_parallel(state)
     for sign, describe in _SIGNS:
         if sign in state:
-            return describe(state, _size_in(file_name))
+            try:
+                return describe(state, _size_in(file_name))
+            except (IndexError, KeyError) as error:
+                raise UserError(
+                    "its tensors have other names or shapes than a network with a "
+                    f"{sign} has; it is damaged, download or save it again"
+                ) from error
     some = ", ".join(list(state)[:3])
     raise UserError(
         f"no ESPNet, ESPNetv2 or EdgeNets network has keys such as {some}; expected an official "
