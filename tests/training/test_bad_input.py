@@ -174,6 +174,32 @@ def test_an_unknown_field_offers_the_closest(train, tmp_path):
     refused(train(PICTURES, "--set", "data.sise=[32,32]"), "did you mean data.size")
 
 
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["--device", "foo"], "--device foo: there is no such device; use auto, cpu or gpu"),
+        (["--set", "loss.class_weights=[1,2,3]"], "3 factors but 2 classes (cat, dog"),
+        (["--weights", "runs/a #1: b/model.safetensors"], "runs/a #1: b/model.safetensors is not"),
+    ],
+)
+def test_what_only_the_machine_or_the_data_can_tell(train, tmp_path, words, answer):
+    tiny_sets.imagefolder(tmp_path / "data")
+    refused(train(PICTURES, *words), answer)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(train, tmp_path):
+    tiny_sets.imagefolder(tmp_path / "data")
+    refused(train(PICTURES, "--device", "gpu"), "--device gpu: there is none here; use cpu")
+
+
+def test_norms_that_see_a_single_value_say_how_to_see_more(train, tmp_path):
+    tiny_sets.voc_boxes(tmp_path / "data")
+    data = {**PICTURES["data"], "format": "voc-boxes", "batch_size": 1}
+    recipe = {**PICTURES, "task": "detection", "model": "espnetv2_ssd300_s0_5", "data": data}
+    refused(train(recipe), "a batch of 1 of 32x32; take more or larger pictures")
+
+
 def test_a_bare_no_is_yamls_false_and_still_means_no():
     """Not bad input at all, but it was once answered as such."""
     assert load_recipe("camvid", changes=["freeze_norm=no"]).freeze_norm == "no"
@@ -185,19 +211,19 @@ ABSURD = ("--set", "schedule.rate=1.0e30")
 def test_a_loss_that_runs_away_stops_and_keeps_the_last_good_checkpoint(train, tmp_path):
     tiny_sets.imagefolder(tmp_path / "data", each=8)
     last = tmp_path / "run/last.ckpt"
-    assert train(PICTURES)[0] == 0
+    absurd = {"name": "steps", "rate": 0.01, "steps": [1], "factor": 1.0e32}
+    recipe = {**PICTURES, "schedule": absurd}
+    assert train(recipe)[0] == 0
     (tmp_path / "run/summary.json").unlink()  # as if it had been stopped there
     before = last.read_bytes()
-    more = ("--resume", "--set", "epochs=3", "--checkpoint-steps", "1")
     refused(
-        train(PICTURES, *more, *ABSURD),
+        train(recipe, "--resume", "--set", "epochs=3", "--checkpoint-steps", "1"),
         *("the loss is nan at epoch 1, batch ", f"the last good checkpoint is {last}"),
-        "lower the learning rate or set clip",
+        "start again with a lower rate or with clip",
         lines=None,
     )
     assert last.read_bytes() == before
     assert not (tmp_path / "run/next.ckpt").exists()
-    assert train(PICTURES, *more)[0] == 0
 
 
 def test_weights_that_ran_away_are_not_kept_at_an_epochs_end_either(train, tmp_path):

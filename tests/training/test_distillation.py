@@ -326,7 +326,7 @@ def test_mistakes_are_one_line(teacher, file, words, tmp_path):
 
 
 def test_a_picture_teacher_is_none_for_segmentation():
-    spec = recipe("timm:resnet18", task="segmentation", loss={})
+    spec = recipe("timm:resnet18", task="segmentation", model="espnetv2_seg_s0_5", loss={})
     with pytest.raises(UserError, match="classifies whole pictures"):
         open_distiller(spec, CONVENTIONS["imagenet"], classes=2)
 

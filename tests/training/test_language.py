@@ -2,6 +2,7 @@ import dataclasses
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,15 +11,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from close import FLOAT32, assert_close
 from espnetv2.data.corpus import batchify, read_corpus, regular_segments, segments
 from espnetv2.errors import UserError
+from espnetv2.models.catalog import entry
 from espnetv2.models.eru_lm import ERULanguageModel
 from espnetv2.tasks.language import evaluate_text, training_loss
 from espnetv2.training import language_fit
+from espnetv2.training.fit import train
 from espnetv2.training.language import LanguageModule, SegmentLoader, triggered
 from espnetv2.training.language_fit import fit_language
+from espnetv2.training.recipe import load_recipe
+from espnetv2.training.trainer import Run
+from espnetv2.weights.files import Header, write_safetensors
 from training.language_run import tiny
 
 PROGRAM = Path(__file__).with_name("language_run.py")
@@ -367,3 +374,81 @@ def test_averaged_weights_are_judged_with_norms_of_their_own(corpus_folder, fini
     scores = fit_language(tiny(corpus_folder, norm_segments=0), out=out, device="cpu")
     assert rows_of(out)[:3] == rows_of(finished[0])[:3]  # not yet averaging
     assert scores["val_perplexity"] > finished[1]["val_perplexity"] + 0.3
+
+
+@pytest.fixture(scope="session")
+def small(corpus_folder, tmp_path_factory):
+    """A weights file of the smaller network of the catalog, on the corpus."""
+    words = read_corpus(corpus_folder).words
+    torch.manual_seed(3)
+    path = tmp_path_factory.mktemp("weights") / "model.safetensors"
+    options = {"num_classes": len(words)}
+    header = Header("eru_lm_7m", options, words, None, {})
+    write_safetensors(entry("eru_lm_7m").build(**options).state_dict(), header, path)
+    return path
+
+
+def test_a_run_starts_from_given_weights(corpus_folder, small, tmp_path, monkeypatch):
+    started, fit = [], language_fit._trainer
+
+    def look(settings, watchers, **options):
+        trainer = fit(settings, watchers, **options)
+        monkeypatch.setattr(trainer, "fit", lambda module, **more: started.append(module))
+        return trainer
+
+    monkeypatch.setattr(language_fit, "_trainer", look)
+    monkeypatch.setattr(language_fit, "_judge", lambda *words, **more: 1 / 0)
+    recipe = load_recipe("ptb", weights=str(small), changes=["data.batch_size=4"])
+    with pytest.raises(ZeroDivisionError):
+        train(recipe, Run(data=corpus_folder, out=tmp_path / "run", device="cpu"))
+    state, given = started[0].network.state_dict(), load_file(small)
+    assert [name for name in given if not torch.equal(state[name], given[name])] == []
+    assert state.keys() == given.keys()
+
+
+@pytest.mark.parametrize(
+    ("weights", "preset", "words"),
+    [
+        ("none.safetensors", "7m", "none.safetensors is not a file"),
+        ("espnetv2_s0_5.imagenette", "7m", "is of espnetv2_s0_5, not eru_lm_7m"),
+        (None, "15m", "is of eru_lm_7m, not eru_lm_15m"),
+    ],
+)
+def test_weights_that_do_not_fit_are_one_line(
+    corpus_folder, small, tmp_path, weights, preset, words
+):
+    settings = tiny(corpus_folder, preset=preset, layout=None, weights=weights or str(small))
+    with pytest.raises(UserError, match=words) as error:
+        fit_language(settings, out=tmp_path / "run", device="cpu")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_of_other_words_are_told(small, tmp_path):
+    for part in ("train", "valid", "test"):
+        (tmp_path / f"{part}.txt").write_text("a b c d e f\n" * 20, encoding="utf-8")
+    settings = tiny(tmp_path, preset="7m", layout=None, weights=str(small))
+    with pytest.raises(UserError, match="words, other ones than the 8 of"):
+        fit_language(settings, out=tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "words"), [({"devices": 2}, "--devices 2"), ({"skip_bad": True}, "--skip-bad")]
+)
+def test_what_only_pictures_have_is_refused(corpus_folder, tmp_path, option, words):
+    place = Run(data=corpus_folder, out=tmp_path / "run", device="cpu", **option)
+    with pytest.raises(UserError, match=f"{words}: a language model trains in one process"):
+        train(load_recipe("ptb"), place)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "settings.json"])
+def test_a_damaged_file_is_named(corpus_folder, finished, tmp_path, name):
+    out = tmp_path / "run"
+    shutil.copytree(finished[0], out)
+    whole = (out / name).read_bytes()
+    (out / name).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=f"run/{name} is damaged") as error:
+        fit_language(tiny(corpus_folder), out=out, resume=True, device="cpu")
+    assert "\n" not in str(error.value)

@@ -67,7 +67,12 @@ def opened(task, root):
     where = {"format": formats.get(task, "imagefolder"), "size": (32, 32), "convention": convention}
     if task == "segmentation":
         where["classes"] = ("sky", "sea", "sand")
-    values = {"model": "espnetv2_s0_5", "task": task, "data": {**where, "batch_size": 2}}
+    models = {"segmentation": "espnetv2_seg_s0_5", "detection": "espnetv2_ssd300_s0_5"}
+    values = {
+        "model": models.get(task, "espnetv2_s0_5"),
+        "task": task,
+        "data": {**where, "batch_size": 2},
+    }
     recipe = parse({**values, "data": {**values["data"], "workers": 0}}, source="test")
     data = open_training_data(DataSpec(root=root, augment="none", **where), task=task)
     count = len(data.classes)

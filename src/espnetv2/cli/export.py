@@ -44,7 +44,9 @@ def export(
     model: Annotated[str, typer.Argument(help="A published name or a weights file.")],
     to: Annotated[
         str,
-        typer.Option(help="native, onnx, openvino, executorch, ncnn, coreml, litert; several by commas."),
+        typer.Option(
+            help="native, onnx, openvino, executorch, ncnn, coreml, litert; several by commas."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder; each target gets one inside.")] = Path(
         "exported"

@@ -57,8 +57,7 @@ def train(
     """
     from espnetv2.training.recipe import load_recipe
 
-    changed = [*(changes or []), *([f"weights={weights}"] if weights else [])]
-    chosen = load_recipe(recipe, changes=changed)
+    chosen = load_recipe(recipe, changes=changes, weights=weights)
     if not data.is_dir():
         raise UserError(f"--data {data} is not a folder; give the folder of the data set")
     folder = out or Path("runs") / Path(recipe).stem

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from espnetv2.deploy.engine_torch import DTYPES, open_device
+from espnetv2.deploy.engine_torch import dtype_of, open_device
 from espnetv2.deploy.engines import Engine
 from espnetv2.errors import UserError
 
@@ -51,7 +51,7 @@ class CudaGraphEngine(Engine):
     ) -> None:
         self.precision, self.threads = precision, threads or torch.get_num_threads()
         self.device = _gpu(device)
-        self._dtype = DTYPES[precision]
+        self._dtype = dtype_of(precision)
         self._layout = torch.contiguous_format if precision == "fp32" else torch.channels_last
         self.network = copy.deepcopy(network).eval().to(self.device, self._dtype)
         self.network.to(memory_format=self._layout)

@@ -44,12 +44,7 @@ class TorchEngine(Engine):
     ) -> None:
         self.precision, self.threads = precision, threads or torch.get_num_threads()
         self.device = open_device(device)
-        if precision not in DTYPES:
-            raise UserError(
-                f"torch computes in {', '.join(DTYPES)}, not in {precision}; for int8 give the "
-                "artefact of: espnetv2 export ... --to native --precision int8 --calib DIR"
-            )
-        self._dtype = DTYPES[precision]
+        self._dtype = dtype_of(precision)
         self.network: Any = network.eval()
         if precision != "fp32" or self.device.type != "cpu":
             self.network = copy.deepcopy(network).eval().to(self.device, self._dtype)
@@ -108,6 +103,20 @@ def use_kernels_of(model: Any, kernels: str, device: str) -> None:
         network, place = getattr(model, "network", None), str(getattr(model, "device", device))
     if isinstance(network, nn.Module):
         use_kernels_(network.eval(), kernels, place, frozen=True)
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """What torch computes in.
+
+    Raises:
+        UserError: There is no such precision.
+    """
+    if precision not in DTYPES:
+        raise UserError(
+            f"torch computes in {', '.join(DTYPES)}, not in {precision}; for int8 give the "
+            "artefact of: espnetv2 export ... --to native --precision int8 --calib DIR"
+        )
+    return DTYPES[precision]
 
 
 def open_device(name: str) -> torch.device:

@@ -33,6 +33,7 @@ from espnetv2.training.module import TrainingModule
 from espnetv2.training.quantization import open_rounding
 from espnetv2.training.recipe import Recipe, stage_recipes
 from espnetv2.training.report import write_report
+from espnetv2.training.resume import finished, require_checkpoint, require_same
 from espnetv2.training.saving import (
     gentle_interrupt,
     leave_interrupts_to_the_main_process,
@@ -40,7 +41,7 @@ from espnetv2.training.saving import (
 )
 from espnetv2.training.summary import current_commit, keep_best, summarize
 from espnetv2.training.tensorboard import add_report, require_tensorboard
-from espnetv2.training.trainer import Run, make_trainer
+from espnetv2.training.trainer import Run, make_trainer, require_device
 from espnetv2.weights.load import load_network
 
 log = logging.getLogger("espnetv2")
@@ -56,35 +57,31 @@ def train(recipe: Recipe, run: Run) -> dict[str, Any]:
     Raises:
         UserError: Data, recipe or folder do not fit.
     """
+    require_device(run)
     if run.tensorboard:
         require_tensorboard()
     if recipe.task == "language":
         return _train_language(recipe, run)
     stages = stage_recipes(recipe)
     _check_stages(stages)
+    one = len(stages) == 1
+    folders = [run.out if one else run.out / f"stage{i + 1}" for i in range(len(stages))]
+    if run.resume:
+        for number, (stage, folder) in enumerate(zip(stages, folders, strict=True)):
+            require_same(folder, stage, free=("weights",) if number else ())
     summary: dict[str, Any] = {}
-    for number, stage in enumerate(stages, start=1):
-        folder = run.out if len(stages) == 1 else run.out / f"stage{number}"
-        if number > 1:
-            before = run.out / f"stage{number - 1}" / "model.safetensors"
+    for number, (stage, folder) in enumerate(zip(stages, folders, strict=True)):
+        if number:
+            before = folders[number - 1] / "model.safetensors"
             stage = stage.model_copy(update={"weights": str(before)})
-        done = _finished(folder, stage) if run.resume else None
+        done = finished(folder, stage) if run.resume else None
         if done is not None:
             log.info("%s is finished already", folder)
         summary = done or _train_stage(stage, run, folder)
-    if len(stages) > 1:
+    if not one:
         for name in ("model.safetensors", "summary.json"):
             shutil.copy(folder / name, run.out / name)
     return summary
-
-
-def _finished(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
-    """The summary of a stage that has run for as long as the recipe asks."""
-    file = folder / "summary.json"
-    if not file.is_file():
-        return None
-    summary: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return summary if summary["epochs"] >= recipe.epochs else None
 
 
 def _check_stages(stages: Sequence[Recipe]) -> None:
@@ -100,9 +97,13 @@ def _train_language(recipe: Recipe, run: Run) -> dict[str, Any]:
     from espnetv2.training.language_fit import fit_language
 
     spec = recipe.language
+    if run.devices > 1 or run.skip_bad:
+        option = "--skip-bad" if run.skip_bad else f"--devices {run.devices}"
+        raise UserError(f"{option}: a language model trains in one process on text; leave it out")
     settings = LanguageSettings(
         data=run.data,
         preset=recipe.model.removeprefix("eru_lm_"),
+        weights=recipe.weights,
         epochs=recipe.epochs,
         batch=recipe.data.batch_size,
         eval_batch=spec.eval_batch,
@@ -154,6 +155,9 @@ def _train_stage(recipe: Recipe, run: Run, folder: Path) -> dict[str, Any]:
         log.info("started afresh, as the weights do not hold them: %s", shown)
     if recipe.channels_last:
         network = network.to(memory_format=torch.channels_last)
+    going_on = run.resume and last.is_file()
+    if going_on:
+        require_checkpoint(last, network, epochs=recipe.epochs)
     distiller = open_distiller(recipe, data.preprocessing, classes=len(data.classes))
     task = _task(recipe, data)
     history = History(folder)
@@ -181,7 +185,8 @@ def _train_stage(recipe: Recipe, run: Run, folder: Path) -> dict[str, Any]:
         distiller=distiller,
         rounding=open_rounding(recipe, network),
     )
-    (folder / "recipe.json").write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
+    if trainer.is_global_zero:
+        write_whole(folder / "recipe.json", recipe.model_dump_json(indent=1))
     commit = current_commit()  # a run outlives what is committed meanwhile
     start = time.perf_counter()
     with one_line(recipe), gentle_interrupt(checkpoints), warnings.catch_warnings():
@@ -190,7 +195,7 @@ def _train_stage(recipe: Recipe, run: Run, folder: Path) -> dict[str, Any]:
             module,
             loader,
             _validation(data, recipe, trainer),
-            ckpt_path=str(last) if run.resume and last.is_file() else None,
+            ckpt_path=str(last) if going_on else None,
             weights_only=True,
         )
     seconds = time.perf_counter() - start
@@ -278,8 +283,13 @@ def _task(recipe: Recipe, data: TrainingData) -> TrainingTask:
     factors: Sequence[float] | None = None
     if weights == "inverse-log":
         factors = class_weights(data.class_counts()).tolist()
-    elif weights != "none":
+    elif not isinstance(weights, str):
         factors = weights
+        if len(factors) != classes:
+            raise UserError(
+                f"loss.class_weights: {len(factors)} factors but {classes} classes "
+                f"({', '.join(data.classes[:5])} ...); give one per class"
+            )
     if recipe.task == "classification":
         return ClassificationTraining(
             classes, label_smoothing=recipe.loss.label_smoothing, class_weights=factors

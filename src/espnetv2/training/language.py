@@ -30,6 +30,7 @@ class LanguageSettings:
         data: Folder of the three texts.
         preset: "7m" or "15m"; without effect when `layout` is given.
         layout: Numbers of another network.
+        weights: What to start from, of the same network and words; None for fresh weights.
         epochs: Passes over the training text.
         batch: Pieces of the training text read side by side.
         eval_batch: The same of the validation text; the test text is read in one piece.
@@ -51,6 +52,7 @@ class LanguageSettings:
     data: Path
     preset: str = "7m"
     layout: Layout | None = None
+    weights: str | None = None
     epochs: int = 200
     batch: int = 20
     eval_batch: int = 10

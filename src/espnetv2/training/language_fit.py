@@ -24,9 +24,11 @@ from espnetv2.tasks.language import evaluate_text
 from espnetv2.training.callbacks import LastCheckpoint
 from espnetv2.training.language import LanguageModule, LanguageSettings
 from espnetv2.training.report import write_language_report
+from espnetv2.training.resume import read_json, require_checkpoint
 from espnetv2.training.saving import gentle_interrupt, replacing, write_whole
 from espnetv2.training.tensorboard import TensorBoard, add_report, require_tensorboard
 from espnetv2.weights.files import Header, write_safetensors
+from espnetv2.weights.load import load_network
 
 TEST_BATCH = 1
 """The test text is read in one piece, as in awdlstm."""
@@ -69,18 +71,24 @@ def fit_language(
     if tensorboard:
         require_tensorboard()
     corpus = read_corpus(settings.data)
+    last = out / "last.ckpt"
+    going_on = resume and last.is_file()
+    network = build_network(settings, corpus)
+    if settings.weights is not None and not going_on:
+        _start_from(settings.weights, network, settings, corpus)
+    module = LanguageModule(network, corpus, settings, limit=limit)
     _prepare(settings, out, resume=resume)
-    module = LanguageModule(build_network(settings, corpus), corpus, settings, limit=limit)
+    if going_on:
+        require_checkpoint(last, network, epochs=settings.epochs)
     keeper = Keeper(out, module, corpus.words, steps=checkpoint_steps)
     watchers: list[L.Callback] = [keeper]
     if tensorboard:
         watchers.insert(0, TensorBoard(out, lambda: shown_rows(module)))
     trainer = _trainer(settings, watchers, device=device, progress=progress)
-    last = out / "last.ckpt"
     start = time.perf_counter()
     with gentle_interrupt(keeper), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice is not about this program's user
-        trainer.fit(module, ckpt_path=last if resume and last.is_file() else None)
+        trainer.fit(module, ckpt_path=last if going_on else None)
     scores = _judge(module, corpus, out, limit=limit)
     if settings.layout is None:
         header = Header(
@@ -129,6 +137,20 @@ def build_network(settings: LanguageSettings, corpus: Corpus) -> ERULanguageMode
     return ERULanguageModel(
         layout_of(settings), vocabulary=len(corpus.words), dropout=settings.dropout
     )
+
+
+def _start_from(
+    weights: str, network: ERULanguageModel, settings: LanguageSettings, corpus: Corpus
+) -> None:
+    loaded, wanted = load_network(weights), f"eru_lm_{settings.preset}"
+    if loaded.name != wanted:
+        raise UserError(f"{weights} is of {loaded.name}, not {wanted}; give other weights")
+    if loaded.classes != corpus.words:
+        raise UserError(
+            f"{weights} knows {len(loaded.classes)} words, other ones than the {len(corpus.words)} "
+            f"of {settings.data}; give weights of the same text"
+        )
+    network.load_state_dict(loaded.network.state_dict())
 
 
 def layout_of(settings: LanguageSettings) -> Layout:
@@ -196,7 +218,7 @@ def _prepare(settings: LanguageSettings, out: Path, *, resume: bool) -> None:
         return
     if not resume:
         raise UserError(f"{out} holds a run already; add --resume, or choose another --out")
-    before, now = json.loads(path.read_text(encoding="utf-8")), _plain(settings)
+    before, now = read_json(path, mend="choose another --out"), _plain(settings)
     for name, value in now.items():
         if name not in ("epochs", "data") and before.get(name) != value:
             raise UserError(

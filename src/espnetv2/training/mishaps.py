@@ -21,6 +21,7 @@ _NO_MEMORY = (
     "is killed by signal: Killed",  # a worker, by the system, which does so when memory ends
 )
 _NO_SHARED_MEMORY = ("shared memory", "is killed by signal: Bus error")
+_TOO_FEW = "Expected more than 1 value per channel"  # torch's batch norm in training
 
 
 class LossError(UserError):
@@ -32,8 +33,8 @@ def one_line(recipe: Recipe) -> Iterator[None]:
     """Turn what a user can mend into a `UserError` of one line; all else passes as it is.
 
     Raises:
-        UserError: Memory has run out, or a worker process has met a `UserError`, which comes
-            from there with that process's traceback.
+        UserError: Memory has run out, a batch is too small for norms, or a worker process has
+            met a `UserError`, which comes from there with that process's traceback.
     """
     try:
         yield
@@ -43,6 +44,14 @@ def one_line(recipe: Recipe) -> Iterator[None]:
             raise
         last = text.strip().splitlines()[-1]
         raise UserError(last.partition("UserError: ")[2] or last) from error
+    except ValueError as error:
+        if _TOO_FEW not in str(error):
+            raise
+        batch, (height, width) = recipe.data.batch_size, recipe.data.size
+        raise UserError(
+            f"batch norms have a single value a channel in a batch of {batch} of {height}x{width}; "
+            "take more or larger pictures (data.batch_size, data.size), or --set freeze_norm=frozen"
+        ) from error
     except (MemoryError, RuntimeError, OSError) as error:
         text = str(error)
         if any(words in text for words in _NO_SHARED_MEMORY):

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from espnetv2.tasks.training import ClassificationTraining, TrainingTask
 from espnetv2.training.recipe import Loss
 
 
@@ -34,6 +35,18 @@ def mix(images: Tensor, targets: Any, *, loss: Loss, classes: int) -> tuple[Tens
     else:
         mixed = share * images + (1 - share) * images[other]
     return mixed, share * one_hot + (1 - share) * one_hot[other]
+
+
+def per_weight(loss: Tensor, targets: Tensor, task: TrainingTask) -> Tensor:
+    """The loss of mixed targets as a mean over their class weights, as that of plain ones is.
+
+    torch divides by the weights' sum only where a target is one class, else by the batch.
+
+    Shape: (), targets (B, classes) float -> ()
+    """
+    if not isinstance(task, ClassificationTraining) or task.class_weights is None:
+        return loss
+    return loss * len(targets) / (targets @ task.class_weights.to(targets)).sum()
 
 
 def _rectangle(height: int, width: int, area: float) -> tuple[int, int, int, int]:

@@ -15,7 +15,7 @@ from espnetv2.tasks.training import TrainingTask
 from espnetv2.training.distillation import Distiller
 from espnetv2.training.loader import TrainingLoader
 from espnetv2.training.mishaps import LossError
-from espnetv2.training.mixing import mix
+from espnetv2.training.mixing import mix, per_weight
 from espnetv2.training.quantization import Rounding
 from espnetv2.training.recipe import Recipe
 
@@ -65,6 +65,8 @@ class TrainingModule(L.LightningModule):
         )
         with self._rounded(watch=self.current_epoch < self._watched):
             loss, outputs = self.task.loss(self.network, images, targets)
+        if self.recipe.loss.mixup or self.recipe.loss.cutmix:
+            loss = per_weight(loss, targets, self.task)
         if self.distiller is not None:
             loss = self.distiller.loss(loss, outputs, images, targets)
         if not torch.isfinite(loss):
@@ -72,7 +74,7 @@ class TrainingModule(L.LightningModule):
             kept = f"the last good checkpoint is {last}" if last.is_file() else "nothing was saved"
             raise LossError(
                 f"the loss is {loss.item()} at epoch {self.current_epoch}, batch {index}; {kept}: "
-                "lower the learning rate or set clip"
+                "start again with a lower rate or with clip"
             )
         return loss
 

@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+)
 
 from espnetv2.errors import UserError, unknown
+from espnetv2.training.agreement import require_agreement
 from espnetv2.training.schedules import Cosine, Schedule
 
 Task = Literal["classification", "multilabel", "segmentation", "detection", "language"]
+Share = Annotated[float, Field(ge=0, lt=1)]
 SHIPPED = Path(__file__).with_name("recipes")
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which 6e-2 is a number too, not only 6.0e-2."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Data(_Section):
@@ -37,7 +61,7 @@ class Data(_Section):
     format: str = "imagefolder"
     train_split: str = "train"
     val_split: str = "val"
-    size: tuple[int, int] = (224, 224)
+    size: tuple[PositiveInt, PositiveInt] = (224, 224)
     convention: str = "imagenet"
     augment: str = "none"
     classes: tuple[str, ...] | None = None
@@ -56,11 +80,11 @@ class Optimizer(_Section):
     """
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"
-    momentum: float = 0.9
+    momentum: Share = 0.9
     nesterov: bool = False
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 4e-5
-    head_factor: float = 1.0
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    weight_decay: NonNegativeFloat = 4e-5
+    head_factor: PositiveFloat = 1.0
     decay_norms: bool = True
 
 
@@ -77,11 +101,11 @@ class Loss(_Section):
             smaller than the smallest prior, a tenth of the picture.
     """
 
-    label_smoothing: float = 0.0
+    label_smoothing: Share = 0.0
     class_weights: Literal["none", "inverse-log"] | tuple[float, ...] = "none"
-    auxiliary: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
+    auxiliary: NonNegativeFloat = 0.0
+    mixup: NonNegativeFloat = 0.0
+    cutmix: NonNegativeFloat = 0.0
     match_iou: float = Field(default=0.45, gt=0, le=1)
 
 
@@ -120,15 +144,15 @@ class Quantize(_Section):
 class Language(_Section):
     """What only language models have; see `training.language.LanguageSettings`."""
 
-    eval_batch: int = 10
-    bptt: int = 70
-    clip: float = 0.25
-    alpha: float = 2.0
-    beta: float = 1.0
-    dropout: float = 0.5
-    trigger: int = 5
-    rate: float = 30.0
-    weight_decay: float = 1.2e-6
+    eval_batch: PositiveInt = 10
+    bptt: PositiveInt = 70
+    clip: NonNegativeFloat = 0.25
+    alpha: NonNegativeFloat = 2.0
+    beta: NonNegativeFloat = 1.0
+    dropout: Share = 0.5
+    trigger: NonNegativeInt = 5
+    rate: PositiveFloat = 30.0
+    weight_decay: NonNegativeFloat = 1.2e-6
 
 
 class Recipe(_Section):
@@ -161,11 +185,11 @@ class Recipe(_Section):
     accumulate: int = Field(default=1, ge=1)
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     channels_last: bool = False
-    clip: float | None = None
-    ema: float | None = None
-    early_stopping: int | None = None
+    clip: PositiveFloat | None = None
+    ema: Share | None = None
+    early_stopping: PositiveInt | None = None
     freeze_norm: Literal["no", "frozen", "official"] = "no"
-    seed: int = 1882
+    seed: int = Field(default=1882, ge=0, lt=2**32)
     stages: tuple[dict[str, Any], ...] = ()
     expect: str = ""
 
@@ -180,8 +204,13 @@ def list_recipes() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 
 
-def load_recipe(name_or_file: str | Path, *, changes: list[str] | None = None) -> Recipe:
+def load_recipe(
+    name_or_file: str | Path, *, changes: list[str] | None = None, weights: str | None = None
+) -> Recipe:
     """Read a shipped recipe or a YAML file, with changes such as `optimizer.momentum=0.8`.
+
+    Args:
+        weights: To start from, instead of the recipe's.
 
     Raises:
         UserError: No such recipe or file, YAML that cannot be read, an unknown field (the
@@ -190,6 +219,8 @@ def load_recipe(name_or_file: str | Path, *, changes: list[str] | None = None) -
     values = _resolve(str(name_or_file), seen=())
     for change in changes or []:
         _apply(values, change)
+    if weights is not None:
+        values["weights"] = weights
     return parse(values, source=str(name_or_file))
 
 
@@ -203,13 +234,7 @@ def parse(values: dict[str, Any], *, source: str) -> Recipe:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
         raise _explain(error, source) from error
-    if recipe.distill.teacher is not None and recipe.task in ("detection", "language"):
-        raise UserError(
-            f"{source}: distill.teacher: only classification, multilabel and segmentation learn "
-            f"from a teacher, not {recipe.task}; leave it out"
-        )
-    if recipe.quantize.to != "float" and recipe.task == "language":
-        raise UserError(f"{source}: quantize.to: language models stay in float; leave it out")
+    require_agreement(recipe, source)
     return recipe
 
 
@@ -233,7 +258,7 @@ def _resolve(name: str, *, seen: tuple[str, ...]) -> dict[str, Any]:
     if name in seen:
         raise UserError(f"recipe {name} is its own base; break the circle {' -> '.join(seen)}")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        values = _yaml(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise UserError(f"recipe {path} cannot be read ({error.strerror})") from error
     except yaml.YAMLError as error:
@@ -272,17 +297,35 @@ def _apply(values: dict[str, Any], change: str) -> None:
         if not isinstance(inner, dict):
             raise UserError(f"--set {change!r}: {section} is a value, not a section")
         values = inner
-    values[last] = yaml.safe_load(text)
+    try:
+        values[last] = _yaml(text)
+    except yaml.YAMLError as error:
+        first = str(error).splitlines()[0]
+        raise UserError(f"--set {change!r}: the value is not YAML ({first})") from error
+
+
+def _yaml(text: str) -> Any:
+    return yaml.load(text, _Loader)
+
+
+_OTHER_SCHEDULE = ("extra_forbidden", "missing", "union_tag_not_found")
 
 
 def _explain(error: ValidationError, source: str) -> UserError:
     """The first problem in one line, with the closest field for a typo."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
+    section, *rest = first["loc"] or ("recipe",)
+    kind = rest.pop(0) if section == "schedule" and rest else "cosine"  # pydantic tells it there
+    where = ".".join(map(str, (section, *rest)))
+    hint = ""
+    if section == "schedule" and first["type"] in _OTHER_SCHEDULE:
+        hint = f"; another schedule is set whole: --set 'schedule={{name: {kind}, ...}}'"
     if first["type"] == "extra_forbidden":
         known = _fields(first["loc"][:-1])
-        return UserError(f"{source}: {unknown('field', where, known)}")
-    return UserError(f"{source}: {where or 'recipe'}: {first['msg']} (got {first['input']!r})")
+        return UserError(f"{source}: {unknown('field', where, known)}{hint}")
+    message = first["msg"].removeprefix("Value error, ")
+    got = "" if isinstance(first["input"], dict) else f" (got {first['input']!r})"
+    return UserError(f"{source}: {where}: {message}{got}{hint}")
 
 
 def _fields(location: tuple[int | str, ...]) -> list[str]:
@@ -291,6 +334,12 @@ def _fields(location: tuple[int | str, ...]) -> list[str]:
     prefix = ""
     for part in location:
         if part == "schedule":
+            model = next(
+                kind
+                for kind in get_args(get_args(Schedule)[0])
+                if get_args(kind.model_fields["name"].annotation) == location[1:2]
+            )
+            prefix = "schedule."
             break
         annotation = (
             model.model_fields[str(part)].annotation if part in model.model_fields else None

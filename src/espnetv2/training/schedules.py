@@ -11,11 +11,20 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 
 class _Schedule(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @property
     def smooth(self) -> bool:
@@ -31,11 +40,20 @@ class PaperCyclic(_Schedule):
     """
 
     name: Literal["paper-cyclic"]
-    maximum: float = 0.5
-    minimum: float = 0.1
-    cycle: int = 5
-    steps: tuple[int, ...] = (50, 100, 130, 160, 190, 220, 250, 280)
-    factor: float = 0.5
+    maximum: PositiveFloat = 0.5
+    minimum: PositiveFloat = 0.1
+    cycle: PositiveInt = 5
+    steps: tuple[NonNegativeInt, ...] = (50, 100, 130, 160, 190, 220, 250, 280)
+    factor: PositiveFloat = 0.5
+
+    @model_validator(mode="after")
+    def _stays_positive(self) -> PaperCyclic:
+        if self.maximum <= (self.cycle - 1) * self.minimum:
+            raise ValueError(
+                f"the rate falls to nothing: maximum {self.maximum:g} must be more than "
+                f"(cycle - 1) * minimum = {(self.cycle - 1) * self.minimum:g}"
+            )
+        return self
 
     def at(self, epoch: float, epochs: int) -> float:
         """The rate in a 0-based epoch."""
@@ -52,10 +70,10 @@ class Cyclic(_Schedule):
     """
 
     name: Literal["cyclic"]
-    minimum: float = 0.1
-    cycle: int = 5
-    steps: tuple[int, ...] = (51, 101, 131, 161, 191, 221, 251, 281)
-    factor: float = 0.5
+    minimum: PositiveFloat = 0.1
+    cycle: PositiveInt = 5
+    steps: tuple[NonNegativeInt, ...] = (51, 101, 131, 161, 191, 221, 251, 281)
+    factor: PositiveFloat = 0.5
 
     def at(self, epoch: float, epochs: int) -> float:
         """The rate in a 0-based epoch."""
@@ -71,9 +89,9 @@ class Hybrid(_Schedule):
     """Cycles for `cyclic_epochs`, then linear to nothing: EdgeNets' segmentation and detection."""
 
     name: Literal["hybrid"]
-    minimum: float
-    cycle: int = 5
-    cyclic_epochs: int = 61
+    minimum: PositiveFloat
+    cycle: PositiveInt = 5
+    cyclic_epochs: NonNegativeInt = 61
 
     def at(self, epoch: float, epochs: int) -> float:
         """The rate in a 0-based epoch."""
@@ -89,9 +107,9 @@ class Steps(_Schedule):
     """A fixed rate, multiplied by `factor` at each of `steps`."""
 
     name: Literal["steps"]
-    rate: float
-    steps: tuple[int, ...]
-    factor: float = 0.1
+    rate: PositiveFloat
+    steps: tuple[NonNegativeInt, ...]
+    factor: PositiveFloat = 0.1
 
     def at(self, epoch: float, epochs: int) -> float:
         """The rate in a 0-based epoch."""
@@ -106,9 +124,9 @@ class Poly(_Schedule):
     """
 
     name: Literal["poly"]
-    rate: float
-    power: float = 0.9
-    digits: int | None = 6  # D10
+    rate: PositiveFloat
+    power: NonNegativeFloat = 0.9
+    digits: NonNegativeInt | None = 6  # D10
 
     def at(self, epoch: float, epochs: int) -> float:
         """The rate in a 0-based epoch."""
@@ -120,9 +138,9 @@ class Cosine(_Schedule):
     """Rises linearly for `warm_up` epochs, then falls as a cosine to `final` x rate; smooth."""
 
     name: Literal["cosine"]
-    rate: float
-    warm_up: float = 0.0
-    final: float = 0.0
+    rate: PositiveFloat
+    warm_up: NonNegativeFloat = 0.0
+    final: float = Field(default=0.0, ge=0, le=1)
 
     @property
     def smooth(self) -> bool:

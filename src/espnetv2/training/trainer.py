@@ -15,6 +15,7 @@ import torch.distributed as dist
 from lightning.pytorch.callbacks import EarlyStopping, WeightAveraging
 from torch import Tensor
 
+from espnetv2.errors import UserError
 from espnetv2.training.callbacks import Checkpoints, History
 from espnetv2.training.recipe import Recipe
 from espnetv2.training.tensorboard import TensorBoard
@@ -51,6 +52,23 @@ class Run:
     tensorboard: bool = False
     kernels: str = "auto"
     command: str = ""
+
+
+def require_device(run: Run) -> None:
+    """Whether the machine has what the run wants.
+
+    Raises:
+        UserError: No such device, or fewer of it.
+    """
+    if run.device not in ("auto", "cpu", "gpu"):
+        raise UserError(f"--device {run.device}: there is no such device; use auto, cpu or gpu")
+    if run.device == "cpu":
+        return
+    gpus = torch.cuda.device_count() or int(torch.backends.mps.is_available())
+    if run.device == "gpu" and not gpus:
+        raise UserError("--device gpu: there is none here; use cpu")
+    if gpus and run.devices > gpus:
+        raise UserError(f"--devices {run.devices}: there are {gpus} GPUs here; use at most as many")
 
 
 def make_trainer(
