@@ -14,7 +14,6 @@ import triton
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
 
-from espnetv2.kernels.depthwise_pyramid import launch
 from espnetv2.kernels.depthwise_pyramid import triton as kernels
 from espnetv2.kernels.norm_act import triton as norms
 
@@ -25,14 +24,15 @@ POINTERS = {
     **dict.fromkeys(("var_ptr", "weight_ptr", "bias_ptr", "slope_ptr", "sums_ptr"), WIDE),
     **dict.fromkeys(("partial_ptr", "means_ptr", "squares_ptr"), WIDE),
 }
-EVEN = ("C", "x_p", "y_p", "g_p", "pixels", "image_step", "p_step")  # multiples of 16
+EVEN = ("C", "pixels", "image_step", "p_step")  # multiples of 16
 ONES = ("x_c", "y_c", "g_c", "c_step")  # channels last
 DILATIONS = (1, 2, 3, 4)
+THREADS = 128
 
 
 def build(kernel, constants, capability):
-    usual = {**dict.fromkeys(ONES, 1), "K": 4, "DILATIONS": DILATIONS}
-    usual |= {"ACC": tl.float32, "INDEX": tl.int32}
+    usual = {**dict.fromkeys(ONES, 1), "K": 4, "DILATIONS": DILATIONS, "ACC": tl.float32}
+    usual |= {"x_p": 64, "y_p": 256, "g_p": 256}
     taken = {name: value for name, value in usual.items() if name in kernel.arg_names}
     constants = {**taken, **constants}
     signature, even = {}, {}
@@ -47,33 +47,58 @@ def build(kernel, constants, capability):
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 
-def usage(cubin):
-    """Registers of a thread, and bytes of the stack, where ptxas puts what does not fit."""
+def report(made, values):
+    """Registers of a thread, bytes of its stack, where ptxas puts what does not fit, and whether
+    halves are loaded one by one; of a loop's `values` the instructions for one."""
+    told = disassembled(made.asm["cubin"], "-res-usage")
+    taken = [int(re.search(rf"{name}:(\d+)", told)[1]) for name in ("REG", "STACK")]
+    single = re.search(r"ld\.global\.[bu]16", made.asm["ptx"]) is not None
+    loop = longest_loop(disassembled(made.asm["cubin"], "-sass"))
+    return [*taken, single, round(loop / values, 1)]
+
+
+def disassembled(cubin, how):
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        told = subprocess.run(
-            [tool, "-res-usage", file.name], capture_output=True, text=True, check=True
-        ).stdout
-    return [int(re.search(rf"{name}:(\d+)", told)[1]) for name in ("REG", "STACK")]
+        done = subprocess.run([tool, how, file.name], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def longest_loop(sass):
+    """Instructions from the target of a branch back to it, of loops without another inside."""
+    places = re.findall(r"/\*([0-9a-f]{4,})\*/ +([^;]+);", sass)
+    back = [
+        (int(target[1], 16), int(place, 16))
+        for place, text in places
+        if (target := re.search(r"BRA.* 0x([0-9a-f]+)", text)) and int(target[1], 16) < int(place, 16)
+    ]
+    inner = [
+        (begin, end)
+        for begin, end in back
+        if not any(begin <= b and e < end for b, e in back)
+    ]
+    return max(((end - begin) // 16 + 1 for begin, end in inner), default=0)
 
 
 def main():
-    tile = {"BLOCK_W": 32, "BLOCK_C": 32}
-    plain, both = {"ACT": False, "MOMENTS": False}, {"BLOCK_H": 2, **tile}
     found = {}
     for stride in (1, 2):
+        tile = {"STRIP": 7, "BLOCK_C": 32, "WHOLE": True}
+        plain, small = {"ACT": False, "MOMENTS": False, "BLOCK_S": 16}, {"BLOCK_S": 8}
         for name, kernel, constants in (
-            ("forward", kernels.forward_kernel, {**both, **plain}),
-            ("act", kernels.forward_kernel, {**both, **plain, "ACT": True}),
-            ("moments", kernels.forward_kernel, {**both, **plain, "MOMENTS": True, "BLOCK_H": 1}),
-            ("grad_x", kernels.grad_x_kernel, {**tile, "FIRST": launch.nearest(list(DILATIONS))}),
-            ("grad_weight", kernels.grad_weight_kernel, {"BLOCK_H": 1, **tile}),
+            ("forward", kernels.forward_kernel, plain),
+            ("act", kernels.forward_kernel, {**plain, "ACT": True}),
+            ("moments", kernels.forward_kernel, {**plain, "MOMENTS": True}),
+            ("grad_x", kernels.grad_x_kernel, {**small, "STRIP": 6 + stride}),
+            ("grad_weight", kernels.grad_weight_kernel, small),
         ):
+            constants = {**tile, **constants}
             made = build(kernel, {**constants, "STRIDE": stride}, int(sys.argv[1]))
-            vector = "ld.global.v4" in made.asm["ptx"]
-            found[f"{name}, stride {stride}"] = [*usage(made.asm["cubin"]), vector]
+            columns = constants["STRIP"] * (stride if name == "grad_x" else 1)
+            values = columns * constants["BLOCK_S"] * constants["BLOCK_C"] / THREADS
+            found[f"{name}, stride {stride}"] = report(made, values)
     tile = {"BLOCK_P": 32, "BLOCK_C": 64}
     both = {"EPS": 1e-5, "RESIDUAL": True, "ACT": True}
     for name, kernel, constants in (
@@ -84,8 +109,7 @@ def main():
         ("norm grad", norms.grad_kernel, {"EPS": 1e-5, "ACT": True, **tile}),
     ):
         made = build(kernel, constants, int(sys.argv[1]))
-        vector = "ld.global.v4" in made.asm["ptx"]
-        found[name] = [*usage(made.asm["cubin"]), vector]
+        found[name] = report(made, constants.get("BLOCK_P", 0) * constants["BLOCK_C"] / THREADS or 1)
     sys.stdout.write(json.dumps(found))
 
 

@@ -30,10 +30,21 @@ CASES = [
 ]
 
 
+@pytest.mark.parametrize("busy", [False, True])
 @pytest.mark.parametrize(("shape", "dilations", "stride", "form"), CASES)
-def test_output_and_gradients_are_those_of_float64(shape, dilations, stride, form, device):
+def test_output_and_gradients_are_those_of_float64(
+    shape, dilations, stride, form, busy, device, monkeypatch
+):
+    """Where the device is busy anyway, strips are wide and programs walk down whole images."""
+    if busy:
+        _fill_the_device(monkeypatch)
     given = case(shape, dilations, stride, form=form, device=device)
     _compare(given, torch.float32)
+
+
+def _fill_the_device(monkeypatch):
+    for name in ("ENOUGH", "PROGRAMS", "SUMMING"):
+        monkeypatch.setattr(launch, name, 0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
@@ -55,11 +66,14 @@ def _compare(given, dtype):
         assert_close(name, actual.double(), expected, RATIOS[dtype])
 
 
+@pytest.mark.parametrize("busy", [False, True])
 @pytest.mark.parametrize("shift", [0.0, 100.0])
-@pytest.mark.parametrize("stride", [1, 2])
-def test_moments_are_those_of_what_was_written(stride, shift, device):
-    """Programs' moments are joined without the cancellation of a sum of squares."""
-    given = case((3, 5, 9, 70), (1, 1, 2), stride, device=device, shift=shift)
+@pytest.mark.parametrize(("stride", "form"), [(1, "nchw"), (2, "channels-last")])
+def test_moments_are_those_of_what_was_written(stride, form, shift, busy, device, monkeypatch):
+    """Strips' and programs' moments are joined without the cancellation of a sum of squares."""
+    if busy:
+        _fill_the_device(monkeypatch)
+    given = case((3, 5, 9, 70), (1, 1, 2), stride, form=form, device=device, shift=shift)
     y, mean, var = depthwise_pyramid_moments(given.x, given.weight, *given.settings)
     expected = reference.moments(y.double())
     assert_close("y", y, given.truth()[0])
@@ -67,13 +81,12 @@ def test_moments_are_those_of_what_was_written(stride, shift, device):
     assert_close("variance", var, expected[1])
 
 
-def test_moments_of_many_programs_are_joined(device, monkeypatch):
-    monkeypatch.setattr(launch, "SLOTS", 2)
-    given = case((5, 2, 6, 5), (1, 2), form="channels-last", device=device)
-    y, mean, var = depthwise_pyramid_moments(given.x, given.weight, *given.settings)
-    for name, actual, expected in zip("mv", (mean, var), reference.moments(y), strict=True):
-        assert_close(name, actual, expected)
-    _compare(given, torch.float32)
+@pytest.mark.parametrize(("channels", "width", "strip"), [(32, 56, 8), (64, 28, 7), (256, 7, 7)])
+def test_strips_divide_the_maps_of_the_networks(channels, width, strip):
+    size = channels, width, width
+    for batch, wanted in ((256, strip), (1, 2)):
+        found = launch.strip_of((batch, *size), torch.channels_last, (1, 2, 3, 4))
+        assert found == wanted
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -128,11 +141,6 @@ def test_maps_that_are_not_dense_are_copied(device):
     grad = y.new_ones(()).expand(y.shape)  # of a sum: no stride at all
     (actual,) = torch.autograd.grad(y, x, grad)
     assert_close("dx", actual, torch.autograd.grad(expected, x, grad.contiguous())[0])
-
-
-def test_large_images_take_offsets_of_64_bits(device, monkeypatch):
-    monkeypatch.setattr(launch, "LARGE_IMAGE", 0)
-    _compare(case((2, 5, 6, 7), (1, 2), 2, form="channels-last", device=device), torch.float32)
 
 
 def test_empty_batches_stay_empty(device):

@@ -1,17 +1,12 @@
-"""Memory formats of maps, and how a map is cut into the tiles of programs."""
+"""Memory formats of maps, and how maps are cut into tiles for programs."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-PROGRAMS = 2048
-"""As many keep a large GPU busy; with more pixels than that, programs take more of them."""
-
 
 def memory_format(x: Tensor) -> torch.memory_format:
     """Channels-last where only that makes a map (B, C, H, W) dense, else contiguous."""
@@ -59,64 +54,72 @@ def unpack(packed: Tensor, channels: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Tiles:
-    """How the pixels and channels of a map are shared out.
+class Cut:
+    """How the pixels and channels of maps are shared out among programs.
 
     Attributes:
-        block: Rows, columns and channels of a tile, each a power of two.
-        rows: Of a band, which a program walks down.
-        images: Of a group, which a program takes one after the other.
+        strip: Columns of a strip.
+        lanes: Strips of a tile, a power of two.
+        block: Channels of a tile, a power of two.
+        strips: Of all images.
+        whole: Whether an image ends with a strip.
         bands: Bands of an image.
-        columns: Tiles side by side.
-        groups: Groups of images.
+        rows: Of a band, which a program walks down.
         blocks: Blocks of channels.
+        warps: Of a program.
     """
 
-    block: tuple[int, int, int]
-    rows: int
-    images: int
+    strip: int
+    lanes: int
+    block: int
+    strips: int
+    whole: bool
     bands: int
-    columns: int
-    groups: int
+    rows: int
     blocks: int
+    warps: int
 
     @property
     def slots(self) -> int:
         """Programs that share one channel."""
-        return self.groups * self.bands * self.columns
+        return -(-self.strips // self.lanes) * self.bands
 
 
-def tiles(
-    batch: int,
-    channels: int,
-    size: tuple[int, int],
+def cut(
+    shape: tuple[int, int, int, int],
     *,
+    strip: int,
     block: int,
-    values: int,
-    tall: bool = True,
+    each: int,
+    programs: int,
     least_rows: int = 1,
-    slots: int | None = None,
-) -> Tiles:
-    """Cut a map (B, C, *size).
+) -> Cut:
+    """Share out a map (B, C, H, W).
 
     Args:
+        strip: Columns of a strip.
         block: Channels of a tile.
-        values: Of a tile, about.
-        tall: Whether a tile may have several rows.
+        each: Channels and strips of a tile that a thread has, of four warps at most.
+        programs: As many keep the device busy.
         least_rows: Of a band, unless the map ends before.
-        slots: Programs of one channel, about, so that what they sum is short; None for as many as
-            there are.
     """
-    height, width = size
-    wide = min(_power(width), 32 if block > 4 else 64)
-    high = max(1, min(_power(height), values // (wide * block))) if tall else 1
-    blocks, columns = -(-channels // block), -(-width // wide)
-    bands = min(height // max(high, least_rows), PROGRAMS // (blocks * columns * max(1, batch)))
-    bands = max(1, bands)
-    rows = math.ceil(height / bands / high) * high
-    bands = -(-height // rows)
-    images = 1 if slots is None else max(1, batch * bands * columns // slots)
-    return Tiles((high, wide, block), rows, images, bands, columns, -(-batch // images), blocks)
+    batch, channels, height, width = shape
+    strips = batch * -(-width // strip)
+    lanes = max(1, min(128 * each // block, _power(strips)))
+    blocks = -(-channels // block)
+    few = -(-programs // max(1, blocks * -(-strips // lanes)))  # bands that fill the device
+    rows = -(-height // max(1, min(few, height // least_rows)))
+    return Cut(
+        strip=strip,
+        lanes=lanes,
+        block=block,
+        strips=strips,
+        whole=width % strip == 0,
+        bands=-(-height // max(1, rows)),
+        rows=rows,
+        blocks=blocks,
+        warps=max(1, lanes * block // (32 * each)),
+    )
 
 
 def _power(count: int) -> int:

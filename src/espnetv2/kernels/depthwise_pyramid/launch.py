@@ -15,21 +15,28 @@ from espnetv2.kernels.depthwise_pyramid.triton import (
     grad_x_kernel,
 )
 from espnetv2.kernels.layout import (
-    Tiles,
+    Cut,
     block_of,
+    cut,
     dense,
     memory_format,
     pack,
     strides,
-    tiles,
 )
 from espnetv2.kernels.norm_act.launch import joined, language, on
 
-LARGE_IMAGE = 2**30
-"""Values of a map of one picture that want offsets of 64 bits."""
+WIDEST = 8
+"""Columns of a strip, at most."""
 
-SLOTS = 512
-"""Programs that sum for one channel, about."""
+ENOUGH = 512
+"""Warps, one for each scheduler of a large GPU: where wide strips give less, strips are narrower."""
+
+PROGRAMS, SUMMING = 1024, 512
+"""Of four warps, to keep a large GPU busy: forward, and where more registers leave room for less."""
+
+REGISTERS = 64
+"""Sums that a thread of `grad_x_kernel` may have in each of two channels; half as many again with
+stride 2, where half of the columns have no gradient."""
 
 
 def forward(x: Tensor, weight: Tensor, dilations: Sequence[int], stride: int) -> Tensor:
@@ -71,38 +78,26 @@ def _forward(
     y = torch.empty(
         (batch, branches * channels, *size), dtype=x.dtype, device=x.device, memory_format=form
     )
-    block = packed.shape[-1]
-    values, slots = (1024, SLOTS) if moments else (2048, None)
-    cut = tiles(batch, channels, size, block=block, values=values, slots=slots)
+    shape = (batch, channels, *size)
+    strip = strip_of(shape, form, dilations)
+    each = 8 if form == torch.contiguous_format else 4 if max(dilations) <= 6 else 2
+    shares = cut(shape, strip=strip, block=packed.shape[-1], each=each, programs=PROGRAMS)
     wide = torch.promote_types(x.dtype, torch.float32)
     parts = None
     if moments:
-        shape = (cut.slots, branches * channels)
-        parts = (
-            torch.empty(shape, dtype=wide, device=x.device),
-            torch.empty(shape, dtype=wide, device=x.device),
-            torch.empty(cut.slots, dtype=wide, device=x.device),
+        means, squares = (
+            torch.empty((shares.slots, y.shape[1]), dtype=wide, device=x.device) for _ in range(2)
         )
+        parts = means, squares, torch.empty(shares.slots, dtype=wide, device=x.device)
     if y.numel():
         with on(x):
-            forward_kernel[(cut.slots * cut.blocks,)](
-                x,
-                packed,
-                x if factors is None else factors,
-                y,
-                *(parts or (x, x, x)),
-                *_sizes(x, size),
-                *strides(x, form),
-                *strides(y, form),
-                *_walk(cut),
-                K=branches,
+            forward_kernel[(shares.slots * shares.blocks,)](
+                *(x, packed, x if factors is None else factors, y, *(parts or (x, x, x))),
+                **_walk(shares, form, x, size, y=y),
                 DILATIONS=tuple(dilations),
                 STRIDE=stride,
                 ACT=factors is not None,
                 MOMENTS=moments,
-                ACC=language(x),
-                INDEX=_index(x, y),
-                **_block(cut),
             )
     return y, parts
 
@@ -116,38 +111,25 @@ def grad_x(
     """
     form = memory_format(grad)
     grad = dense(grad, form)
-    batch, channels = len(grad), weight.shape[1]
-    dx = torch.empty(
-        (batch, channels, *size), dtype=grad.dtype, device=grad.device, memory_format=form
-    )
-    cut = tiles(
-        batch,
-        channels,
-        size,
-        block=block_of(channels, form),
-        values=1024,
-        tall=False,
+    shape = (len(grad), weight.shape[1], *size)
+    dx = torch.empty(shape, dtype=grad.dtype, device=grad.device, memory_format=form)
+    most = REGISTERS * (1 + stride) // 2 // (2 * max(dilations) + 1)
+    strip = strip_of(shape, form, dilations, step=stride, most=max(most, stride))
+    shares = cut(
+        shape,
+        strip=strip,
+        block=block_of(shape[1], form),
+        each=2,
+        programs=SUMMING,
         least_rows=4 * max(dilations),
     )
-    block = _block(cut)
-    del block["BLOCK_H"]
     if dx.numel():
         with on(grad):
-            grad_x_kernel[(cut.slots * cut.blocks,)](
-                grad,
-                pack(weight, cut.block[2]),
-                dx,
-                *_sizes(dx, (grad.shape[2], grad.shape[3])),
-                *strides(dx, form),
-                *strides(grad, form),
-                *_walk(cut),
-                K=len(dilations),
+            grad_x_kernel[(shares.slots * shares.blocks,)](
+                *(grad, pack(weight, shares.block), dx),
+                **_walk(shares, form, dx, (grad.shape[2], grad.shape[3]), g=grad),
                 DILATIONS=tuple(dilations),
-                FIRST=nearest(dilations),
                 STRIDE=stride,
-                ACC=language(grad),
-                INDEX=_index(dx, grad),
-                **block,
             )
     return dx
 
@@ -161,73 +143,92 @@ def grad_weight(grad: Tensor, x: Tensor, dilations: Sequence[int], stride: int) 
     x, grad = dense(x, form), dense(grad, form)
     batch, channels = x.shape[:2]
     branches, size = len(dilations), (grad.shape[2], grad.shape[3])
+    shape = (batch, channels, *size)
+    shares = cut(
+        shape,
+        strip=strip_of(shape, form, dilations),
+        block=block_of(channels, form),
+        each=2 if branches <= 4 else 1,
+        programs=SUMMING,
+        least_rows=8,
+    )
     wide = torch.promote_types(x.dtype, torch.float32)
-    block = block_of(channels, form)
-    cut = tiles(batch, channels, size, block=block, values=1024, slots=SLOTS)
-    partial = torch.empty((cut.slots, branches, 9, channels), dtype=wide, device=x.device)
+    partial = torch.empty((shares.slots, branches, 9, channels), dtype=wide, device=x.device)
     if not grad.numel():
         partial.zero_()
     else:
         with on(x):
-            grad_weight_kernel[(cut.slots * cut.blocks, branches)](
-                grad,
-                x,
-                partial,
-                *_sizes(x, size),
-                *strides(x, form),
-                *strides(grad, form),
-                *_walk(cut),
-                K=branches,
+            grad_weight_kernel[(shares.slots * shares.blocks,)](
+                *(grad, x, partial),
+                **_walk(shares, form, x, size, g=grad),
                 DILATIONS=tuple(dilations),
                 STRIDE=stride,
-                ACC=language(x),
-                INDEX=_index(x, grad),
-                **_block(cut),
             )
     found = partial.sum(0).transpose(1, 2).reshape(branches, channels, 3, 3)
     return found.contiguous()
 
 
-def nearest(dilations: Sequence[int]) -> tuple[int, ...]:
-    """The nearest branch with taps s columns away, for s from the largest dilation left to right.
+def strip_of(
+    shape: tuple[int, int, int, int],
+    form: torch.memory_format,
+    dilations: Sequence[int],
+    *,
+    step: int = 1,
+    most: int = WIDEST,
+) -> int:
+    """Columns of a strip: as many as cost the fewest instructions for a row of an image.
 
-    >>> nearest([1, 1, 3])  # the middle tap is every branch's; 3 stands for none
-    (2, 3, 0, 0, 0, 3, 2)
+    A wide strip takes a value that it has loaded for many taps; one that is wider than the image
+    computes what nobody wants. Without channels side by side, columns are spread over threads.
+
+    >>> [strip_of((256, 32, w, w), torch.channels_last, [1, 2, 3, 4]) for w in (56, 32, 28, 14, 7)]
+    [8, 8, 7, 7, 7]
     """
-    far = max(dilations)
-    first = [
-        dilations.index(abs(s)) if abs(s) in dilations else len(dilations)
-        for s in range(-far, far + 1)
-    ]
-    first[far] = 0
-    return tuple(first)
+    if form == torch.contiguous_format:
+        return step
+    batch, channels, height, width = shape
+    widths = [strip for strip in range(min(2, most), min(WIDEST, most) + 1) if strip % step == 0]
+    branches, around = len(dilations), 2 * max(dilations) + 4 * sum(dilations)
+
+    def cost(strip: int) -> int:
+        loads = (2 * branches + 1) * strip + around
+        return -(-width // strip) * (9 * branches * strip + 2 * loads)
+
+    threads = batch * channels * height // 4
+    enough = [one for one in widths if threads * -(-width // one) >= 32 * ENOUGH]
+    return min(enough or widths[:1], key=cost)
 
 
 def _packed(weight: Tensor, x: Tensor) -> Tensor:
     return pack(weight, block_of(x.shape[1], memory_format(x)))
 
 
-def _sizes(x: Tensor, size: tuple[int, int]) -> tuple[int, ...]:
-    return (*x.shape, *size)
-
-
-def _walk(cut: Tiles) -> tuple[int, int, int, int]:
-    return cut.rows, cut.images, cut.bands, cut.columns
-
-
-def _block(cut: Tiles) -> dict[str, Any]:
-    high, wide, deep = cut.block
-    warps = max(1, min(4, high * wide * deep // 128))
+def _walk(
+    shares: Cut, form: torch.memory_format, x: Tensor, size: tuple[int, int], **beside: Tensor
+) -> dict[str, Any]:
+    """What every kernel takes of its shares, of the map x and of `beside`, the map of branches."""
+    ((name, other),) = beside.items()
+    x_c, x_p = strides(x, form)
+    other_c, other_p = strides(other, form)
     return {
-        "BLOCK_H": high,
-        "BLOCK_W": wide,
-        "BLOCK_C": deep,
-        "num_warps": warps,
+        "C": x.shape[1],
+        "x_c": x_c,
+        "x_p": x_p,
+        f"{name}_c": other_c,
+        f"{name}_p": other_p,
+        "H": x.shape[2],
+        "W": x.shape[3],
+        "HO": size[0],
+        "WO": size[1],
+        "strips": shares.strips,
+        "bands": shares.bands,
+        "rows_per_band": shares.rows,
+        "K": other.shape[1] // x.shape[1],
+        "WHOLE": shares.whole,
+        "ACC": language(x),
+        "STRIP": shares.strip,
+        "BLOCK_S": shares.lanes,
+        "BLOCK_C": shares.block,
+        "num_warps": shares.warps,
         "enable_fp_fusion": True,
     }
-
-
-def _index(*maps: Tensor) -> Any:
-    """Of offsets within an image; taps may lie a little beside it."""
-    most = max(one[0].numel() for one in maps)
-    return tl.int64 if most >= LARGE_IMAGE else tl.int32

@@ -64,7 +64,8 @@ class Cut:
         """What every kernel is compiled for."""
         pixels, channels = self.block
         warps = max(1, min(4, pixels * channels // 128))
-        return {"BLOCK_P": pixels, "BLOCK_C": channels, "num_warps": warps}
+        blocks = {"BLOCK_P": pixels, "BLOCK_C": channels}
+        return {**blocks, "num_warps": warps, "enable_fp_fusion": True}
 
 
 def cut(x: Tensor, form: torch.memory_format, programs: int) -> Cut:
@@ -113,6 +114,7 @@ def joined(means: Tensor, squares: Tensor, counts: Tensor) -> tuple[Tensor, Tens
             BLOCK_S=triton.next_power_of_2(slots),
             BLOCK_C=4,
             num_warps=8,
+            enable_fp_fusion=True,
         )
     return mean, var
 
