@@ -71,6 +71,7 @@ def all_parts(plan: parts.Plan) -> dict[str, tuple[float, Part]]:
         "copy": (5, lambda deadline: parts.copy_bandwidth(plan)),
         "pyramid": (30, lambda deadline: operators.pyramid(*classifier, plan)),
         "norms": (30, lambda deadline: operators.norms(*classifier, plan)),
+        "pointwise": (30, lambda deadline: operators.pointwise(*classifier, plan)),
         "train s = 2.0": compare("train s = 2.0"),
         "pass, batch 1": compare("pass, batch 1"),
         "language": (20, lambda deadline: parts.language(plan)),
@@ -93,6 +94,7 @@ def checked(plan: parts.Plan, deadline: Deadline) -> dict[str, Any]:
     half = Deadline(deadline.left() / 2)
     found = {
         "operator": check.check_operator(plan.device, half, few=plan.small),
+        "pointwise": check.check_pointwise(plan.device, deadline, few=plan.small),
         "norms": check.check_norms(plan.device, deadline, few=plan.small),
     }
     if not all(one["cases"] for one in found.values()):
@@ -168,7 +170,7 @@ def warm(name: str, device: torch.device) -> None:
     """What one process compiles ahead."""
     kind, _, number = name.partition("/")
     if kind == "check":
-        for part in (check.check_operator, check.check_norms):
+        for part in (check.check_operator, check.check_pointwise, check.check_norms):
             part(device, Deadline(WARMING), share=(int(number), CHECKS))
     elif kind == "network":
         check.check_network(*NETWORK, device)

@@ -23,6 +23,12 @@ from espnetv2.kernels.depthwise_pyramid import (
     depthwise_pyramid_moments,
     reference,
 )
+from espnetv2.kernels.grouped_pointwise import (
+    grouped_pointwise,
+    grouped_pointwise_act,
+    grouped_pointwise_moments,
+)
+from espnetv2.kernels.grouped_pointwise import reference as pointwise
 from espnetv2.kernels.norm_act import norm_act
 from espnetv2.profiling.benchmark import network_of
 
@@ -32,8 +38,12 @@ BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
 SLACK = 3.0
 """Of a whole network: as far from float64 as plain layers are, times this."""
 
-SIZES = ((1, 1), (7, 7), (13, 17), (33, 30))
+SIZES = ((1, 1), (7, 7), (13, 17), (33, 30), (28, 28), (56, 56))
+MANY = {(28, 28): 64, (56, 56): 32}
+"""Pictures, 3 of other sizes: with so many, programs take strips as wide as in training."""
+
 NORM_SIZES = ((1, 1), (7, 7), (33, 30), (448, 447))  # in the last programs take several tiles
+GROUPS = ((4, 16, 4), (4, 64, 64), (2, 5, 3), (1, 160, 40))  # and channels of each, in and out
 DILATIONS = ((1, 1, 2, 3), (1, 2, 3, 4), (1, 1, 1, 1))
 FORMATS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 
@@ -63,17 +73,24 @@ def apart(found: Tensor, truth: Tensor) -> float:
 def cases(*, few: bool) -> list[tuple[Any, ...]]:
     """Size, stride, dilations, format and type; types alternate, so that a share has all of them.
 
-    Every fifth combination, or a handful: each case compiles kernels of its own.
+    Every eleventh combination, or a handful: each case compiles kernels of its own.
     """
     sizes = ((4, 3),) if few else SIZES
     chosen = list(itertools.product(sizes, (1, 2), DILATIONS, FORMATS, BOUNDS))
-    return chosen[:: 7 if few else 5]
+    return chosen[:: 7 if few else 11]
 
 
 def norm_cases(*, few: bool) -> list[tuple[Any, ...]]:
     """Size, with a residual, with a PReLU, format and type, in the same way."""
     sizes = ((4, 3),) if few else NORM_SIZES
     chosen = list(itertools.product(sizes, (True, False), (True, False), FORMATS, BOUNDS))
+    return chosen[:: 7 if few else 5]
+
+
+def pointwise_cases(*, few: bool) -> list[tuple[Any, ...]]:
+    """Size, groups and their channels, format and type, in the same way."""
+    sizes = ((4, 3),) if few else NORM_SIZES
+    chosen = list(itertools.product(sizes, GROUPS, FORMATS, BOUNDS))
     return chosen[:: 7 if few else 5]
 
 
@@ -94,6 +111,13 @@ def check_norms(
 ) -> dict[str, Any]:
     """The same of norm, residual and PReLU."""
     return _compared(_norm, norm_cases(few=few)[share[0] :: share[1]], device, deadline)
+
+
+def check_pointwise(
+    device: torch.device, deadline: Deadline, *, few: bool = False, share: tuple[int, int] = (0, 1)
+) -> dict[str, Any]:
+    """The same of 1x1 convolutions."""
+    return _compared(_pointwise, pointwise_cases(few=few)[share[0] :: share[1]], device, deadline)
 
 
 def _compared(
@@ -137,6 +161,45 @@ def _pyramid(
     names = ("mean", "variance")
     truth |= dict(zip(names, reference.moments(y.double()), strict=True))
     return found | dict(zip(names, moments, strict=True)), truth
+
+
+def _pointwise(
+    size: tuple[int, int],
+    channels: tuple[int, int, int],
+    form: str,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    groups, below, above = channels
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, device=device).to(dtype)
+
+    x, grad, residual = (
+        draw(3, groups * one, *size).to(memory_format=FORMATS[form])
+        for one in (below, above, above)
+    )
+    weight, factors = draw(groups * above, below), draw(4, groups * above)
+    names = ("mean", "variance")
+
+    def ways(operator: Any, act: Any, *maps: Tensor) -> dict[str, Tensor]:
+        leaves = [one.detach().requires_grad_() for one in maps[:2]]
+        y = operator(*leaves, groups)
+        grads = torch.autograd.grad(y, leaves, maps[2])
+        values = y.detach(), *grads, act(*maps[:2], *maps[3:], groups)
+        told = (f"{part} of the 1x1" for part in ("output", "grad x", "grad weight", "activated"))
+        return dict(zip(told, values, strict=True))
+
+    given = x, weight, grad, factors, residual
+    with poisoned():
+        found = ways(grouped_pointwise, grouped_pointwise_act, *given)
+        y, *moments = grouped_pointwise_moments(x, weight, groups)
+    wide = [one.double() for one in given]
+    truth = ways(pointwise.grouped_pointwise, pointwise.grouped_pointwise_act, *wide)
+    if dtype == torch.float32:  # shorter ones' moments are of sums before they are rounded
+        truth |= dict(zip(names, reference.moments(y.double()), strict=True))
+        found |= dict(zip(names, moments, strict=True))
+    return found, truth
 
 
 def _norm(
@@ -217,9 +280,10 @@ def _draw(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Input, weights (4 branches, 24 channels), and the gradient that comes from above."""
     below = tuple(-(-side // stride) for side in size)
-    x = torch.randn(3, 24, *size, device=device).to(dtype).to(memory_format=form)
+    batch = MANY.get(size, 3)
+    x = torch.randn(batch, 24, *size, device=device).to(dtype).to(memory_format=form)
     weight = torch.randn(4, 24, 3, 3, device=device).to(dtype)
-    above = torch.randn(3, 96, *below, device=device).to(dtype).to(memory_format=form)
+    above = torch.randn(batch, 96, *below, device=device).to(dtype).to(memory_format=form)
     return x, weight, above
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from gpu_clock import recorded
 from gpu_parts import Plan
 from gpu_sides import Side
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 
 from espnetv2.errors import UserError
 from espnetv2.kernels.depthwise_pyramid import depthwise_pyramid
+from espnetv2.kernels.grouped_pointwise import grouped_pointwise
 from espnetv2.kernels.norm_act import norm_act
 from espnetv2.layers.eesp import EESP
 from espnetv2.profiling.benchmark import network_of
@@ -46,6 +49,71 @@ def norms(model: str, batch: int, size: tuple[int, int], plan: Plan) -> dict[str
         out = (batch, len(dilations) * channels, *(-(-one // stride) for one in whole))
         rows.append({"shape": list(out), "units": units} | timed_norm(out, plan))
     return {"rows": rows, "bytes_per_second": _rates(rows)}
+
+
+def pointwise(model: str, batch: int, size: tuple[int, int], plan: Plan) -> dict[str, Any]:
+    """Both 1x1 convolutions of every EESP unit, by the operator and by torch's own.
+
+    Forward reads a map and writes one. Backward reads the gradient twice and the map, and writes
+    the map's gradient.
+    """
+    if plan.unchecked:
+        raise UserError(plan.unchecked)
+    rows = []
+    for (shape, channels, groups), units in pointwise_maps(
+        plan.side(Side("", model, batch=batch, size=size))
+    ).items():
+        row: dict[str, Any] = {"shape": list(shape), "channels": channels, "groups": groups}
+        rows.append(row | {"units": units} | timed_pointwise(shape, channels, groups, plan))
+    torchs = [row | {f"{way}_ms": row[f"torch_{way}_ms"] for way in WAYS} for row in rows]
+    rates = {"bytes_per_second": _rates(rows), "torch_bytes_per_second": _rates(torchs)}
+    return {"rows": rows, **rates}
+
+
+def pointwise_maps(side: Side) -> dict[tuple[tuple[int, ...], int, int], int]:
+    """Shapes that reach the 1x1 convolutions of the EESP units, channels they give, groups."""
+    network, seen = network_of(side.model).network.eval(), []
+
+    def look(conv: nn.Conv2d, given: tuple[Tensor], out: Tensor) -> None:
+        seen.append(((side.batch, *given[0].shape[1:]), out.shape[1], conv.groups))
+
+    hooks = [
+        part.conv.register_forward_hook(look)
+        for unit in network.modules()
+        if isinstance(unit, EESP)
+        for part in (unit.reduce, unit.merge)
+    ]
+    with torch.inference_mode():
+        network(torch.randn(1, 3, *side.size))
+    for hook in hooks:
+        hook.remove()
+    return dict(Counter(seen))
+
+
+def timed_pointwise(
+    shape: tuple[int, ...], channels: int, groups: int, plan: Plan
+) -> dict[str, float]:
+    """Milliseconds and bytes of a 1x1 convolution on such a map, and milliseconds of torch's."""
+    batch, below, *whole = shape
+    weight = torch.randn(channels, below // groups, device=plan.device, dtype=_dtype(plan))
+    weight.requires_grad_()
+    inputs = [x.requires_grad_() for x in _draw(plan, batch, below, *whole)]
+    above = _draw(plan, batch, channels, *whole)
+    sets = [((x,), (x, weight), grad) for x, grad in zip(inputs, above, strict=True)]
+
+    def torchs(x: Tensor) -> Tensor:
+        return F.conv2d(x, weight[:, :, None, None], groups=groups)
+
+    ours = _ways(lambda x: grouped_pointwise(x, weight, groups), sets, plan)
+    theirs = _ways(torchs, sets, plan)
+    return (
+        ours
+        | {f"torch_{name}": ms for name, ms in theirs.items()}
+        | {
+            "forward_bytes": inputs[0].nbytes + above[0].nbytes,
+            "backward_bytes": 2 * inputs[0].nbytes + 2 * above[0].nbytes,
+        }
+    )
 
 
 def _maps(
@@ -83,11 +151,7 @@ def reduced_maps(side: Side) -> dict[tuple[tuple[int, ...], tuple[int, ...], int
         network(torch.randn(1, 3, *side.size))
     for hook in hooks:
         hook.remove()
-    counts: dict[Any, int] = {}
-    for (_, *rest), dilations, stride in seen:
-        key = ((side.batch, *rest), dilations, stride)
-        counts[key] = counts.get(key, 0) + 1
-    return counts
+    return dict(Counter(((side.batch, *shape[1:]), *rest) for shape, *rest in seen))
 
 
 def timed_pyramid(

@@ -179,6 +179,15 @@ def operator_lines(parts: dict[str, Any]) -> list[Line]:
         verdict = "held" if own >= 0.7 * other else "missed"
         shown = (_shown(own, "fused"), _shown(other, "copy"), f"{own / other:.2f}")
         lines.append((text, *shown, ">= 0.7", verdict))
+    found = parts.get("pointwise")
+    for way in ("forward", "backward"):
+        text = f"pointwise operator, {way}, bytes/s"
+        if not isinstance(found, dict):
+            lines.append((text, "", "", "", "reported", "not measured"))
+            continue
+        own, other = (found[f"{by}bytes_per_second"][way] for by in ("", "torch_"))
+        shown = (_shown(own, "fused"), _shown(other, "torch"), f"{own / other:.2f}")
+        lines.append((text, *shown, "reported", ""))
     return lines
 
 

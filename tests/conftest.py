@@ -12,7 +12,7 @@ import torch
 if importlib.util.find_spec("triton") and not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
     importlib.import_module("triton.language")
-    for name in ("depthwise_pyramid", "norm_act"):
+    for name in ("depthwise_pyramid", "grouped_pointwise", "norm_act"):
         importlib.import_module(f"espnetv2.kernels.{name}.launch")
     del os.environ["TRITON_INTERPRET"]
 

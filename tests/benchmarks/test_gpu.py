@@ -38,18 +38,24 @@ def wrong_norm(x, weight, bias, slope=None, *, residual=None):
     return import_module("gpu_check")._layers(x, weight, bias * 2, slope, residual), None, None
 
 
+def wrong_pointwise(x, weight, groups):
+    return import_module("gpu_check").pointwise.grouped_pointwise(x, weight, groups).abs()
+
+
 def test_kernels_that_differ_are_not_timed(rehearse, monkeypatch):
     check = import_module("gpu_check")
     monkeypatch.setattr(import_module("gpu"), "need_fused", lambda device: None)
     monkeypatch.setattr(check, "with_kernels", lambda network, *_, **__: network)
     monkeypatch.setattr(check, "depthwise_pyramid", wrong_by_a_tenth)
     monkeypatch.setattr(check, "norm_act", wrong_norm)
+    monkeypatch.setattr(check, "grouped_pointwise", wrong_pointwise)
     code, document, printed = rehearse()
     assert code == 1, document["parts"]["check"]
     failures = document["parts"].pop("check")["failures"]
     assert any(line.startswith("output of float32") for line in failures)
     assert any(line.startswith("grad x of bfloat16") for line in failures)
     assert any(line.startswith("output of the norm of float32") for line in failures)
+    assert any(line.startswith("output of the 1x1 of float32") for line in failures)
     assert any(line.startswith("grad bias of the norm of float16") for line in failures)
     assert set(document["parts"].values()) == {
         "not measured (the fused kernels differ from float64)"
@@ -92,7 +98,8 @@ def operators(monkeypatch):
     fake_cuda.install(monkeypatch)
 
 
-PASSES = ("copy", "pyramid", "norms", "street, batch 1", "language", "energy", "counters")
+OPERATORS = ("pyramid", "norms", "pointwise")
+PASSES = ("copy", *OPERATORS, "street, batch 1", "language", "energy", "counters")
 
 
 @pytest.mark.parametrize(
@@ -106,9 +113,9 @@ def test_a_rehearsal_walks_through_every_line(rehearse, operators, words):
     code, document, printed = rehearse(*words)
     found = document["parts"]
     assert found["check"]["failures"] == []
-    for name in ("operator", "norms"):
+    for name in ("operator", "pointwise", "norms"):
         assert found["check"][name]["cases"] == found["check"][name]["of"] > 3
-    for name in ("pyramid", "norms"):
+    for name in OPERATORS:
         assert found[name]["bytes_per_second"]["backward"] > 0
     assert found["language"]["seconds_per_epoch"] > 0
     comparisons = import_module("gpu_plan").COMPARISONS
@@ -118,7 +125,7 @@ def test_a_rehearsal_walks_through_every_line(rehearse, operators, words):
         for side in found[name].values():
             assert side["images_per_second"] > 0
     for text, _, _, ratio, _, verdict in document["table"]:
-        wanted = text.startswith(("pyramid", "norm")) or any(
+        wanted = text.startswith(("pyramid", "norm", "pointwise")) or any(
             text.split(", images")[0] == n for n in timed
         )
         if wanted and "memory" not in text:  # which nobody counts on a CPU

@@ -117,6 +117,7 @@ def test_every_unit_of_the_network_is_in_the_operators_share():
     assert sum(found.values()) == len(units)
     assert {stride for _, _, stride in found} == {1, 2}
     assert all(shape[0] == 8 and len(dilations) == 4 for shape, dilations, _ in found)
+    assert sum(operators.pointwise_maps(side).values()) == 2 * len(units)
 
 
 def test_the_operators_bytes_are_counted_once(monkeypatch):
@@ -127,6 +128,9 @@ def test_the_operators_bytes_are_counted_once(monkeypatch):
     assert found["forward_bytes"] == x + y
     assert found["backward_bytes"] == x + x + y
     assert found["forward_ms"] > 0
+    found = operators.timed_pointwise((2, 3, 5, 7), 6, 3, plan)
+    assert (found["forward_bytes"], found["backward_bytes"]) == (3 * x, 6 * x)
+    assert found["torch_backward_ms"] > 0
     found = operators.timed_norm((2, 3, 5, 7), plan)
     assert (found["forward_bytes"], found["backward_bytes"]) == (4 * x, 7 * x)
     assert found["backward_ms"] > 0
@@ -226,14 +230,17 @@ def test_goals_are_held_missed_or_not_measured():
 def test_the_operators_stand_beside_the_copy():
     plan = import_module("gpu_plan")
     found = {"copy": {"bytes_per_second": 4e12}}
-    assert [line[5] for line in plan.operator_lines(found)] == ["not measured"] * 4
+    assert [line[5] for line in plan.operator_lines(found)] == ["not measured"] * 6
     found["pyramid"] = {"bytes_per_second": {"forward": 3e12, "backward": 2e12}}
     assert [line[3:] for line in plan.operator_lines(found)[:2]] == [
         ("0.75", ">= 0.7", "held"),
         ("0.50", ">= 0.7", "missed"),
     ]
     found["norms"] = {"bytes_per_second": {"forward": 3.2e12, "backward": 3.2e12}}
-    assert [line[3] for line in plan.operator_lines(found)[2:]] == ["0.80", "0.80"]
+    assert [line[3] for line in plan.operator_lines(found)[2:4]] == ["0.80", "0.80"]
+    rates = {"forward": 3e12, "backward": 2e12}
+    found["pointwise"] = {"bytes_per_second": rates, "torch_bytes_per_second": rates}
+    assert [line[3:] for line in plan.operator_lines(found)[4:]] == [("1.00", "reported", "")] * 2
 
 
 def test_every_goal_names_sides_that_are_timed():
@@ -290,6 +297,10 @@ def test_shares_of_the_check_are_all_of_it():
     for place, kinds in enumerate((check.SIZES, (1, 2), check.DILATIONS, check.FORMATS)):
         for kind in kinds:  # every kind of case, in every type
             assert {one[4] for one in whole if one[place] == kind} == set(check.BOUNDS)
+    for place, kinds in enumerate((check.NORM_SIZES, check.GROUPS, check.FORMATS)):
+        for kind in kinds:
+            found = {one[3] for one in check.pointwise_cases(few=False) if one[place] == kind}
+            assert found == set(check.BOUNDS)
     norms = check.norm_cases(few=False)
     for place, kinds in enumerate((check.NORM_SIZES, (True, False), (True, False), check.FORMATS)):
         for kind in kinds:

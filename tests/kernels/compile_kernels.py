@@ -15,6 +15,7 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 
 from espnetv2.kernels.depthwise_pyramid import triton as kernels
+from espnetv2.kernels.grouped_pointwise import triton as pointwise
 from espnetv2.kernels.norm_act import triton as norms
 
 MAPS, WIDE = "*bf16", "*fp32"
@@ -24,26 +25,27 @@ POINTERS = {
     **dict.fromkeys(("var_ptr", "weight_ptr", "bias_ptr", "slope_ptr", "sums_ptr"), WIDE),
     **dict.fromkeys(("partial_ptr", "means_ptr", "squares_ptr"), WIDE),
 }
-EVEN = ("C", "pixels", "image_step", "p_step")  # multiples of 16
+EVEN = ("C", "image_step", "p_step", "x_i", "y_i", "g_i")  # multiples of 16
 ONES = ("x_c", "y_c", "g_c", "c_step")  # channels last
 DILATIONS = (1, 2, 3, 4)
 THREADS = 128
 
 
-def build(kernel, constants, capability):
+def build(kernel, constants, capability, *, short=(), **options):
     usual = {**dict.fromkeys(ONES, 1), "K": 4, "DILATIONS": DILATIONS, "ACC": tl.float32}
-    usual |= {"x_p": 64, "y_p": 256, "g_p": 256}
+    usual |= {"x_p": 64, "y_p": 256, "g_p": 256, "PRECISION": "tf32"}
     taken = {name: value for name, value in usual.items() if name in kernel.arg_names}
     constants = {**taken, **constants}
     signature, even = {}, {}
     for place, name in enumerate(kernel.arg_names):
-        signature[name] = "constexpr" if name in constants else POINTERS.get(name, "i32")
+        kind = MAPS if name in short else POINTERS.get(name, "i32")
+        signature[name] = "constexpr" if name in constants else kind
         if name in POINTERS or name in EVEN:
             even[(place,)] = [["tt.divisibility", 16]]
     source = triton.compiler.ASTSource(
         kernel, signature=signature, constexprs=constants, attrs=even
     )
-    options = {"num_warps": 4, "enable_fp_fusion": True}
+    options = {"num_warps": 4, "enable_fp_fusion": True, **options}
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 
@@ -72,18 +74,17 @@ def longest_loop(sass):
     back = [
         (int(target[1], 16), int(place, 16))
         for place, text in places
-        if (target := re.search(r"BRA.* 0x([0-9a-f]+)", text)) and int(target[1], 16) < int(place, 16)
+        if (target := re.search(r"BRA.* 0x([0-9a-f]+)", text))
+        and int(target[1], 16) < int(place, 16)
     ]
     inner = [
-        (begin, end)
-        for begin, end in back
-        if not any(begin <= b and e < end for b, e in back)
+        (begin, end) for begin, end in back if not any(begin <= b and e < end for b, e in back)
     ]
     return max(((end - begin) // 16 + 1 for begin, end in inner), default=0)
 
 
 def main():
-    found = {}
+    found, capability = {}, int(sys.argv[1])
     for stride in (1, 2):
         tile = {"STRIP": 7, "BLOCK_C": 32, "WHOLE": True}
         plain, small = {"ACT": False, "MOMENTS": False, "BLOCK_S": 16}, {"BLOCK_S": 8}
@@ -95,7 +96,7 @@ def main():
             ("grad_weight", kernels.grad_weight_kernel, small),
         ):
             constants = {**tile, **constants}
-            made = build(kernel, {**constants, "STRIDE": stride}, int(sys.argv[1]))
+            made = build(kernel, {**constants, "STRIDE": stride}, capability)
             columns = constants["STRIP"] * (stride if name == "grad_x" else 1)
             values = columns * constants["BLOCK_S"] * constants["BLOCK_C"] / THREADS
             found[f"{name}, stride {stride}"] = report(made, values)
@@ -108,8 +109,25 @@ def main():
         ("norm sums", norms.sums_kernel, {**both, **tile}),
         ("norm grad", norms.grad_kernel, {"EPS": 1e-5, "ACT": True, **tile}),
     ):
-        made = build(kernel, constants, int(sys.argv[1]))
-        found[name] = report(made, constants.get("BLOCK_P", 0) * constants["BLOCK_C"] / THREADS or 1)
+        made = build(kernel, constants, capability)
+        found[name] = report(
+            made, constants.get("BLOCK_P", 0) * constants["BLOCK_C"] / THREADS or 1
+        )
+    for ks, ns in ((64, 16), (128, 128), (256, 256)):
+        block_k, block_n = min(ks, 128), min(ns, 128)
+        usual = {"GROUPS": 4, "KS": ks, "NS": ns, "BLOCK_K": block_k, "BLOCK_N": block_n}
+        usual |= {"x_p": 4 * ks, "y_p": 4 * ns, "g_p": 4 * ns, "BLOCK_P": 8192 // block_k}
+        usual |= {"w_n": ks, "w_k": 1, "ACT": False, "RESIDUAL": False, "MOMENTS": False}
+        for name, kernel, constants in (
+            ("forward", pointwise.forward_kernel, {"MOMENTS": True}),
+            ("act", pointwise.forward_kernel, {"ACT": True, "RESIDUAL": True}),
+            ("grad_weight", pointwise.grad_weight_kernel, {"BLOCK_P": 64}),
+        ):
+            taken = {key: one for key, one in usual.items() if key in kernel.arg_names}
+            options = {"num_warps": 8 if block_n > 32 else 4, "num_stages": 3}
+            made = build(kernel, {**taken, **constants}, capability, short=("w_ptr",), **options)
+            values = usual["BLOCK_P"] * block_n / (32 * options["num_warps"])
+            found[f"pointwise {name}, {ks} to {ns}"] = report(made, values)
     sys.stdout.write(json.dumps(found))
 
 

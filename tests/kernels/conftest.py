@@ -8,7 +8,9 @@ import torch
 def device(monkeypatch):
     """Where the fused operators run: the GPU, or a CPU that interprets."""
     native = torch.cuda.is_available()
-    if not native:
+    if native:
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    else:
         monkeypatch.setenv("TRITON_INTERPRET", "1")
     return "cuda" if native else "cpu"
 

@@ -8,8 +8,14 @@ from pathlib import Path
 
 import pytest
 
-SPILLED = 256
-"""Bytes of a thread that may lie in memory, of about 1000 in registers."""
+INSTRUCTIONS = {
+    "forward": 80,
+    "act": 100,
+    "moments": 100,
+    "grad_x": 80,
+    "grad_weight": 105,
+}
+"""Of the pyramid's loops for a value, at most; docs/log.md says what follows from them."""
 
 
 @pytest.mark.slow
@@ -25,8 +31,9 @@ def test_every_kernel_compiles_and_fits_into_the_registers(capability):
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert len(found) == 15
-    for name, (registers, spilled, vector) in found.items():
+    assert len(found) == 24
+    for name, (registers, spilled, single, instructions) in found.items():
         assert registers <= 255, name
-        assert spilled <= SPILLED, name
-        assert vector, f"{name} loads single values"
+        assert spilled == 0, name
+        assert not single, f"{name} loads single values"
+        assert instructions <= INSTRUCTIONS.get(name.partition(",")[0], 40), name

@@ -75,6 +75,30 @@ def test_torch_library_finds_nothing_wrong_with_norms(act, form, fused, request)
             assert set(found.values()) == {"SUCCESS"}
 
 
+@pytest.mark.parametrize(
+    ("form", "fused"), [("channels-last", True), ("nchw", False), ("nchw", True)]
+)
+@pytest.mark.filterwarnings("ignore:The .grad attribute")
+def test_torch_library_finds_nothing_wrong_with_1x1_convolutions(form, fused, request):
+    device = request.getfixturevalue("device") if fused else "cpu"
+    x, beside = (
+        torch.randn(2, one, 5, 4).to(device).contiguous(memory_format=FORMATS[form])
+        for one in (4, 6)
+    )
+    weight, factors = torch.randn(6, 2, device=device), torch.rand(4, 6, device=device)
+    leaves = x.clone().requires_grad_(), weight.clone().requires_grad_(), 2
+    for operator, arguments in (
+        (OPS.grouped_pointwise, leaves),
+        (OPS.grouped_pointwise_moments, leaves),
+        (OPS.grouped_pointwise_act, (x, weight, factors, beside, 2)),
+        (OPS.grouped_pointwise_act, (x, weight, factors, None, 2)),
+        (OPS.grouped_pointwise_grad_x, (beside, weight, 2)),
+        (OPS.grouped_pointwise_grad_weight, (beside, x, 2)),
+    ):
+        found = torch.library.opcheck(operator.default, arguments)
+        assert set(found.values()) == {"SUCCESS"}
+
+
 class Around(nn.Module):
     """The operator between others."""
 

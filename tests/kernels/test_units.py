@@ -35,6 +35,7 @@ def trained(unit, device):
 def used(monkeypatch):
     """What reaches the kernels, by operator."""
     from espnetv2.kernels.depthwise_pyramid import launch
+    from espnetv2.kernels.grouped_pointwise import launch as pointwise
     from espnetv2.kernels.norm_act import launch as norms
 
     seen = []
@@ -45,6 +46,8 @@ def used(monkeypatch):
 
     for name in ("forward", "forward_moments", "forward_act"):
         watch(launch, name, name)
+    watch(pointwise, "forward_moments", "pointwise_moments")
+    watch(pointwise, "forward_act", "pointwise_act")
     watch(norms, "moments", "moments")
     watch(norms, "forward", "norm")
     return seen
@@ -78,7 +81,53 @@ def test_inference_is_one_pass_and_the_same(form, frozen, device, monkeypatch):
     x = torch.randn(2, 16, 7, 5, device=device)
     with torch.inference_mode():
         assert_close("y", fused.eval()(x), plain.eval()(x))
-    assert seen == ["forward_act"]
+    assert seen == ["pointwise_act", "forward_act", "pointwise_act"]
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_short_types_train_on_the_operators_of_1x1(autocast, device, monkeypatch):
+    """Their pass gives the norm's moments. As far from float64 as plain layers are, or nearly."""
+    plain, fused = trained(EESP(16, 16), device)
+    seen = used(monkeypatch)
+    kind = torch.float32 if autocast else torch.bfloat16
+    x = torch.randn(4, 16, 7, 5, device=device).contiguous(memory_format=torch.channels_last)
+    found = []
+    for unit, dtype in ((plain, torch.float64), (plain, kind), (fused, kind)):
+        one = copy.deepcopy(unit).to(dtype)
+        given = x.to(dtype, copy=True).requires_grad_()
+        with torch.autocast(device, torch.bfloat16, enabled=autocast and dtype == kind):
+            y = one(given)
+        weights = torch.linspace(-1, 1, y.numel(), device=device, dtype=torch.float64)
+        (y.double().flatten() * weights).sum().backward()
+        grads = torch.cat([each.grad.double().flatten() for each in one.parameters()])
+        found.append([y.detach().double(), given.grad.double(), grads])
+    pair_of_1x1 = ["pointwise_moments", "norm"]
+    assert seen == [*pair_of_1x1, "forward_moments", "norm", *pair_of_1x1]
+    for name, truth, expected, actual in zip(("y", "dx", "grads"), *found, strict=True):
+        far = (expected - truth).norm() / truth.norm()
+        assert_close(name, actual, truth, 3 * float(far))
+
+
+def test_a_norm_that_stays_in_the_deploy_form_is_one_pass(device, monkeypatch):
+    """Where a channel hardly listens to its input, a factor and a summand stay of the norm."""
+    unit = make_lively(EESP(16, 16).eval())
+    unit.fuse.norm.weight.data[3] = 0
+    folded = fold(unit.to(device))
+    assert not isinstance(folded.fuse.norm, nn.Identity)
+    x = torch.randn(1, 16, 4, 4, device=device)
+    expected = folded(x)
+    use_kernels_(folded, "fused", device, frozen=True)
+    seen = used(monkeypatch)
+    with torch.inference_mode():
+        assert_close("y", folded(x), expected)
+    assert seen == ["pointwise_act", "forward_act", "pointwise_act"]
+
+
+def test_what_was_laid_out_is_not_folded(device):
+    """The deploy form of a network that ran on the kernels has weights of its own."""
+    plain, fused = pair(EESP(16, 16).eval(), device, frozen=True)
+    x = torch.randn(1, 16, 4, 4, device=device)
+    assert_close("y", fold(fused)(x), plain(x))
 
 
 def test_the_state_dict_is_the_same(device):

@@ -23,7 +23,7 @@ from espnetv2.deploy.forms import (
     scale_shift,
 )
 from espnetv2.layers.conv import ConvNormAct, NormAct
-from espnetv2.layers.eesp import EESP
+from espnetv2.layers.eesp import EESP, use_kernels_
 from espnetv2.layers.eru import ERU
 from espnetv2.layers.pyramid_pool import PyramidPool
 from espnetv2.models.espnet import ESPNet
@@ -59,6 +59,7 @@ def fold(
     """
     kind = next(iter(network.parameters())).dtype
     folded = copy.deepcopy(network).eval().double()
+    use_kernels_(folded, "reference", "cpu")  # what was laid out for them is of the train form
     if not any(isinstance(module, _OURS) for module in folded.modules()):
         return _fold_foreign(folded).to(kind).requires_grad_(False)
     with torch.no_grad():

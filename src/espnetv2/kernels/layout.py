@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+
 def memory_format(x: Tensor) -> torch.memory_format:
     """Channels-last where only that makes a map (B, C, H, W) dense, else contiguous."""
     last = torch.channels_last

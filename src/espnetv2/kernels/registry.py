@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 _LIBRARY = torch.library.Library("espnetv2", "FRAGMENT")  # type: ignore[no-untyped-call]
 _TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order)
@@ -56,6 +57,24 @@ def _refuse(name: str) -> Function:
         raise RuntimeError(f"espnetv2::{name} has no gradient; it is for inference")
 
     return backward
+
+
+def under_autocast(name: str, *, maps: int = 1) -> Function:
+    """What an operator does under autocast: its first arguments, `maps`, become short."""
+    operator = getattr(torch.ops.espnetv2, name)
+
+    def short(x: Tensor | None, kind: str) -> Tensor | None:
+        if x is None or x.dtype == torch.float64:
+            return x
+        return x.to(torch.get_autocast_dtype(kind))
+
+    def run(x: Tensor, *others: Any) -> Any:
+        kind = x.device.type
+        given = [short(one, kind) for one in (x, *others)[:maps]]
+        with torch.autocast(kind, enabled=False):
+            return operator(*given, *others[maps - 1 :])
+
+    return run
 
 
 def autocast(operators: Mapping[str, Function]) -> None:

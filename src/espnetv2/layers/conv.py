@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from espnetv2.layers.fused import free, norm_act
+from espnetv2.layers.fused import conv_norm_act, free, norm_act
 from espnetv2.layers.traced import known, surely_equal
 
 
@@ -22,10 +23,12 @@ class ConvNormAct(nn.Module):
         eps: Of the norm; ESPNet v1 needs 1e-3 (D11).
 
     Attributes:
-        fused: Whether norm and activation are one operator in training; see `eesp.use_kernels_`.
+        fused: Whether operators of `kernels/` run; see `eesp.use_kernels_`.
+        frozen: What they apply behind the convolution, laid out once; for inference.
     """
 
     fused = False
+    frozen: Tensor | None
 
     def __init__(
         self,
@@ -45,11 +48,12 @@ class ConvNormAct(nn.Module):
         )
         self.norm = nn.BatchNorm2d(out_channels, eps=eps)
         self.act = nn.PReLU(out_channels) if activate else nn.Identity()
+        self.register_buffer("frozen", None, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
         if self.fused:
-            return norm_act(self.conv(x), self.norm, self.act)
+            return conv_norm_act(x, self.conv, self.norm, self.act, None, self._laid_out())
         out: Tensor = self.act(self.norm(self.conv(x)))
         return out
 
@@ -59,10 +63,13 @@ class ConvNormAct(nn.Module):
         Shape: x as in `forward`, residual as its result -> the same
         """
         if self.fused and isinstance(self.act, nn.Identity) and free(self):
-            return norm_act(self.conv(x), self.norm, act, residual)
+            return conv_norm_act(x, self.conv, self.norm, act, residual, self._laid_out())
         out = self(x)
         activated: Tensor = act(out if residual is None else out + residual)
         return activated
+
+    def _laid_out(self) -> Tensor | None:
+        return None if self.training or torch.is_grad_enabled() else self.frozen
 
 
 class NormAct(nn.Module):

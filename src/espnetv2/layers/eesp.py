@@ -9,7 +9,14 @@ from torch import Tensor, nn
 
 from espnetv2.kernels.dispatch import Selection, choose
 from espnetv2.layers.conv import ConvNormAct, NormAct, conv, halve
-from espnetv2.layers.fused import FrozenPyramid, fits, free, pyramid_norm_act
+from espnetv2.layers.fused import (
+    FrozenPyramid,
+    epilogue_of,
+    fits,
+    free,
+    pointwise,
+    pyramid_norm_act,
+)
 
 Convolution = Literal["depthwise-dilated", "depthwise", "dilated"]
 """What the branches are made of; the paper's choice first, the others are its ablations."""
@@ -123,14 +130,31 @@ def use_kernels_(
     False
     """
     choice = choose(kernels, torch.device(device).type)
+    acts = _acts(network)
     for part in network.modules():
         if isinstance(part, (ConvNormAct, NormAct)):
             part.fused = choice.fused
+        if isinstance(part, ConvNormAct):
+            laid_out = part.fused and frozen and not part.training and pointwise(part.conv)
+            act = acts.get(part, part.act)
+            with torch.no_grad():
+                part.frozen = epilogue_of(part.conv, part.norm, act) if laid_out else None
         elif isinstance(part, EESP):
             part.fused = choice.fused and part.fusion and fits(part.branches)
             laid_out = part.fused and frozen and not part.training
             part.frozen = FrozenPyramid(part.branches, part.fuse) if laid_out else None
     return choice
+
+
+def _acts(network: nn.Module) -> dict[nn.Module, nn.Module]:
+    """Activations behind modules that do not activate themselves."""
+    found: dict[nn.Module, nn.Module] = {}
+    for part in network.modules():
+        if isinstance(part, EESP):
+            found[part.merge] = part.act
+        elif isinstance(part, StridedEESP) and part.image is not None:
+            found[part.image[1]] = part.act
+    return found
 
 
 def _views(reduced: Tensor, branches: nn.ModuleList, *, fusion: bool) -> list[Tensor]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import triton.language as tl
 from torch import Tensor
 
 from espnetv2.kernels.depthwise_pyramid.triton import (
@@ -29,10 +28,10 @@ WIDEST = 8
 """Columns of a strip, at most."""
 
 ENOUGH = 512
-"""Warps, one for each scheduler of a large GPU: where wide strips give less, strips are narrower."""
+"""Warps, one for each scheduler of a large GPU; strips are narrower where wide ones give less."""
 
 PROGRAMS, SUMMING = 1024, 512
-"""Of four warps, to keep a large GPU busy: forward, and where more registers leave room for less."""
+"""Of four warps, to keep a large GPU busy: forward, and where more registers leave less room."""
 
 REGISTERS = 64
 """Sums that a thread of `grad_x_kernel` may have in each of two channels; half as many again with

@@ -10,7 +10,7 @@ from torch import Tensor
 from espnetv2.kernels.depthwise_pyramid import reference
 from espnetv2.kernels.dispatch import runs_on
 from espnetv2.kernels.layout import memory_format, unpack
-from espnetv2.kernels.registry import Operator, autocast, register
+from espnetv2.kernels.registry import Operator, autocast, register, under_autocast
 
 LARGEST_DILATION = 16
 """Beyond it the gradient of the input would want more registers than there are."""
@@ -134,19 +134,6 @@ def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, Tensor | 
     return grad_x, grad_weight, None, None
 
 
-def _under_autocast(name: str) -> Any:
-    operator = getattr(torch.ops.espnetv2, name)
-
-    def run(x: Tensor, *others: Any) -> Any:
-        kind = x.device.type
-        if x.dtype != torch.float64:
-            x = x.to(torch.get_autocast_dtype(kind))
-        with torch.autocast(kind, enabled=False):
-            return operator(x, *others)
-
-    return run
-
-
 _HOW = "int[] dilations, int stride"
 register(
     {
@@ -167,4 +154,4 @@ register(
     }
 )
 _NAMES = ("depthwise_pyramid", "depthwise_pyramid_moments", "depthwise_pyramid_act")
-autocast({name: _under_autocast(name) for name in _NAMES})
+autocast({name: under_autocast(name) for name in _NAMES})

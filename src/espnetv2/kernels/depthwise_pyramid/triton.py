@@ -57,7 +57,8 @@ def forward_kernel(
     """Running sums of the branches, written once; with ACT or MOMENTS more in the same pass."""
     c, real, taps, slot = _channels(w_ptr, C, K, BLOCK_C)
     image, wo, width, fits = _strips(slot // bands, strips, W, WO, STRIP, BLOCK_S)
-    x_image = x_ptr + image * C * H * W + (wo * STRIDE)[:, None] * x_p + c[None, :] * x_c
+    w = wo * STRIDE
+    x_image = x_ptr + image * C * H * W + w[:, None] * x_p + c[None, :] * x_c
     y_image = y_ptr + image * K * C * HO * WO + wo[:, None] * y_p + c[None, :] * y_c
     first = slot % bands * rows_per_band
     means = _zeros(K, BLOCK_S, BLOCK_C, ACC)
@@ -67,7 +68,7 @@ def forward_kernel(
     for ho in range(first, tl.minimum(first + rows_per_band, HO)):
         out = y_image + (ho * WO).to(tl.int64) * y_p
         x_row = x_image + (ho * STRIDE * W).to(tl.int64) * x_p
-        middle = _row(x_row, wo * STRIDE, width, real, x_p, DILATIONS, STRIP, STRIDE, ACC)
+        middle = _row(x_row, w, width, real, x_p, DILATIONS, STRIP, STRIDE, ACC)
         total = _zeros(STRIP, BLOCK_S, BLOCK_C, ACC)
         share = (now / tl.maximum(count + now, 1.0))[:, None]
         new_means = ()
@@ -80,7 +81,15 @@ def forward_kernel(
                 elif (h >= 0) & (h < H):
                     x_row = x_image + (h * W).to(tl.int64) * x_p
                     xs = _row(
-                        x_row, wo * STRIDE, width, real, x_p, _only(k, DILATIONS), STRIP, STRIDE, ACC
+                        x_row,
+                        wo * STRIDE,
+                        width,
+                        real,
+                        x_p,
+                        _only(k, DILATIONS),
+                        STRIP,
+                        STRIDE,
+                        ACC,
                     )
                     total = _added(total, xs, taps, k, level, DILATIONS, STRIP, STRIDE, ACC)
             if ACT:
@@ -252,14 +261,15 @@ def grad_weight_kernel(
     """Nine sums a branch over the program's pixels; the slots are added up afterwards."""
     c, real, _, slot = _channels(partial_ptr, C, K, BLOCK_C)
     image, wo, width, fits = _strips(slot // bands, strips, W, WO, STRIP, BLOCK_S)
-    x_image = x_ptr + image * C * H * W + (wo * STRIDE)[:, None] * x_p + c[None, :] * x_c
+    w = wo * STRIDE
+    x_image = x_ptr + image * C * H * W + w[:, None] * x_p + c[None, :] * x_c
     g_image = g_ptr + image * K * C * HO * WO + wo[:, None] * g_p + c[None, :] * g_c
     first = slot % bands * rows_per_band
     sums = _zeros(9 * K, BLOCK_S, BLOCK_C, ACC)
     for ho in range(first, tl.minimum(first + rows_per_band, HO)):
         g_row = g_image + (ho * WO).to(tl.int64) * g_p
         x_row = x_image + (ho * STRIDE * W).to(tl.int64) * x_p
-        middle = _row(x_row, wo * STRIDE, width, real, x_p, DILATIONS, STRIP, STRIDE, ACC)
+        middle = _row(x_row, w, width, real, x_p, DILATIONS, STRIP, STRIDE, ACC)
         suffix = _zeros(STRIP, BLOCK_S, BLOCK_C, ACC)
         added = ()
         for k in tl.static_range(K - 1, -1, -1):
@@ -280,7 +290,15 @@ def grad_weight_kernel(
                 elif (h >= 0) & (h < H):
                     x_row = x_image + (h * W).to(tl.int64) * x_p
                     xs = _row(
-                        x_row, wo * STRIDE, width, real, x_p, _only(k, DILATIONS), STRIP, STRIDE, ACC
+                        x_row,
+                        wo * STRIDE,
+                        width,
+                        real,
+                        x_p,
+                        _only(k, DILATIONS),
+                        STRIP,
+                        STRIDE,
+                        ACC,
                     )
                     three = _summed(three, suffix, xs, k, level, DILATIONS, STRIP, STRIDE)
                 branch = branch + three

@@ -10,7 +10,7 @@ from torch import Tensor
 from espnetv2.kernels.dispatch import runs_on
 from espnetv2.kernels.layout import memory_format
 from espnetv2.kernels.norm_act import reference
-from espnetv2.kernels.registry import Operator, autocast, register
+from espnetv2.kernels.registry import Operator, autocast, register, under_autocast
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,24 +86,6 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return dx, beside, None, None, d_weight, d_bias, d_slope, None
 
 
-def _under_autocast(name: str, maps: int) -> Any:
-    """The first arguments become short."""
-    operator = getattr(torch.ops.espnetv2, name)
-
-    def short(x: Tensor | None, kind: str) -> Tensor | None:
-        if x is None or x.dtype == torch.float64:
-            return x
-        return x.to(torch.get_autocast_dtype(kind))
-
-    def run(x: Tensor, *others: Any) -> Any:
-        kind = x.device.type
-        given = [short(one, kind) for one in (x, *others)[:maps]]
-        with torch.autocast(kind, enabled=False):
-            return operator(*given, *others[maps - 1 :])
-
-    return run
-
-
 _HOW = "Tensor mean, Tensor var, Tensor weight, Tensor bias, Tensor? slope, float eps"
 register(
     {
@@ -117,7 +99,7 @@ register(
 )
 autocast(
     {
-        "channel_moments": _under_autocast("channel_moments", 1),
-        "norm_act": _under_autocast("norm_act", 2),
+        "channel_moments": under_autocast("channel_moments"),
+        "norm_act": under_autocast("norm_act", maps=2),
     }
 )
