@@ -17,6 +17,7 @@ def _training(model: str, size: tuple[int, int], batch: int, first: Side | None)
     return [
         *([] if first is None else [first]),
         Side("fused", kernels="fused", **kind),
+        Side("fused, graph", kernels="fused", runner="graph", **kind),
         Side("plain, compiled", runner="compile", **kind),
         Side("fused, compiled", kernels="fused", runner="compile", **kind),
         Side("plain", **kind),
@@ -102,7 +103,7 @@ class Goal:
     most: bool = False
 
 
-_TRAINED = ("fused", "fused, compiled")
+_TRAINED = ("fused", "fused, graph", "fused, compiled")
 GOALS = [
     goal
     for part in ("train s = 1.0", "train s = 2.0")

@@ -34,7 +34,7 @@ class Side:
         kernels: "reference" or "fused".
         form: "plain", "official" (the authors' order of layers) or "deploy".
         runner: "eager", "compile", "reduce-overhead" (compiled, with CUDA graphs) or "graph"
-            (the engine cudagraph).
+            (the engine cudagraph; in training a graph forward and one backward).
         class_map: Whether the answer is each pixel's class instead of logits.
     """
 
@@ -123,6 +123,8 @@ def _training(side: Side, device: torch.device) -> Call:
     run = _compiled(run, side, device) if side.compiled else run
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9)
     images = images_of(side, device, torch.float32)
+    if side.runner == "graph":
+        run = _graphed(network, images)
     whole = entry(side.model).task == "segmentation"
     shape = (side.batch, *side.size) if whole else (side.batch,)
     targets = torch.randint(entry(side.model).num_classes, shape, device=device)
@@ -136,6 +138,14 @@ def _training(side: Side, device: torch.device) -> Call:
         return loss.detach()
 
     return step
+
+
+def _graphed(network: nn.Module, images: Tensor) -> Any:
+    """The network with its launches recorded, forward and backward."""
+    if not images.is_cuda:  # a rehearsal
+        return network
+    with torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
+        return torch.cuda.make_graphed_callables(network, (images,))
 
 
 def _pass(side: Side, device: torch.device) -> Call:

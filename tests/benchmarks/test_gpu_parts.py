@@ -283,7 +283,8 @@ def test_what_compiles_is_ahead_of_the_parts_that_are_asked_for():
     names = ahead.names_ahead(["train s = 1.0"])
     assert names[: ahead.CHECKS + 1] == [*(f"check/{i}" for i in range(ahead.CHECKS)), "network"]
     assert names[ahead.CHECKS + 1 :] == [
-        f"train s = 1.0/{name}" for name in ("fused", "plain, compiled", "fused, compiled")
+        f"train s = 1.0/{name}"
+        for name in ("fused", "fused, graph", "plain, compiled", "fused, compiled")
     ]
     assert len(ahead.names_ahead([])) == ahead.CHECKS + 1 + len(ahead.sides_ahead())
 

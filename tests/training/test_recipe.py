@@ -1,6 +1,7 @@
 """Recipes: short files, clear mistakes."""
 
 import pytest
+import torch
 import yaml
 
 from espnetv2.data.preprocess import CONVENTIONS
@@ -8,6 +9,7 @@ from espnetv2.data.sources import FORMATS
 from espnetv2.data.transforms import POLICIES
 from espnetv2.errors import UserError
 from espnetv2.models.catalog import entry
+from espnetv2.training.module import channels_last
 from espnetv2.training.recipe import SHIPPED, list_recipes, load_recipe, stage_recipes
 
 
@@ -168,3 +170,15 @@ def test_files_that_cannot_be_read(tmp_path):
     circle.write_text(yaml.safe_dump({"base": str(circle)}))
     with pytest.raises(UserError, match="its own base"):
         load_recipe(circle)
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "last"),
+    [
+        *((None, "cpu", False), (None, "cuda", True)),
+        *((True, "cpu", True), (False, "cuda", False)),
+    ],
+)
+def test_channels_are_last_on_a_gpu_unless_the_recipe_says_otherwise(asked, device, last):
+    recipe = load_recipe("classify").model_copy(update={"channels_last": asked})
+    assert channels_last(recipe, torch.device(device)) is last

@@ -31,7 +31,7 @@ class CudaGraphEngine(Engine):
 
     Args:
         network: Of any form; it stays as it is.
-        precision: "fp32"; "bf16" and "fp16" convert the weights and put channels last.
+        precision: "fp32"; "bf16" and "fp16" convert the weights.
         threads: CPU threads; they launch nothing here.
         device: "cuda", "cuda:1", ...
 
@@ -52,9 +52,8 @@ class CudaGraphEngine(Engine):
         self.precision, self.threads = precision, threads or torch.get_num_threads()
         self.device = _gpu(device)
         self._dtype = dtype_of(precision)
-        self._layout = torch.contiguous_format if precision == "fp32" else torch.channels_last
         self.network = copy.deepcopy(network).eval().to(self.device, self._dtype)
-        self.network.to(memory_format=self._layout)
+        self.network.to(memory_format=torch.channels_last)
         self.smallest_prior = getattr(network, "smallest_prior", Engine.smallest_prior)
         self._recordings: OrderedDict[tuple[int, ...], _Recording] = OrderedDict()
 
@@ -77,7 +76,8 @@ class CudaGraphEngine(Engine):
         if shape not in self._recordings:
             if len(self._recordings) == MOST_SHAPES:
                 self._recordings.popitem(last=False)
-            example = images.to(self.device, self._dtype, memory_format=self._layout, copy=True)
+            last = torch.channels_last
+            example = images.to(self.device, self._dtype, memory_format=last, copy=True)
             self._recordings[shape] = _Recording(self.network, example)
         self._recordings.move_to_end(shape)
         return self._recordings[shape]

@@ -48,6 +48,11 @@ class TorchEngine(Engine):
         self.network: Any = network.eval()
         if precision != "fp32" or self.device.type != "cpu":
             self.network = copy.deepcopy(network).eval().to(self.device, self._dtype)
+        # on a GPU channels are last in memory, as its matrix units and our kernels want them
+        on_gpu = self.device.type == "cuda"
+        self._layout = torch.channels_last if on_gpu else torch.preserve_format
+        if on_gpu:
+            self.network.to(memory_format=self._layout)
         self.smallest_prior = getattr(network, "smallest_prior", Engine.smallest_prior)
 
     def __call__(self, images: Tensor) -> Any:
@@ -57,7 +62,9 @@ class TorchEngine(Engine):
             torch.set_num_threads(self.threads)
         try:
             with torch.inference_mode():
-                outputs = self.network(images.to(self.device, self._dtype))
+                outputs = self.network(
+                    images.to(self.device, self._dtype, memory_format=self._layout)
+                )
         finally:
             if before != self.threads:
                 torch.set_num_threads(before)

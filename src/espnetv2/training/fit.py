@@ -29,7 +29,7 @@ from espnetv2.training.callbacks import Checkpoints, History
 from espnetv2.training.distillation import open_distiller
 from espnetv2.training.loader import ShareOf, TrainingLoader
 from espnetv2.training.mishaps import one_line
-from espnetv2.training.module import TrainingModule
+from espnetv2.training.module import TrainingModule, channels_last
 from espnetv2.training.quantization import open_rounding
 from espnetv2.training.recipe import Recipe, stage_recipes
 from espnetv2.training.report import write_report
@@ -153,8 +153,6 @@ def _train_stage(recipe: Recipe, run: Run, folder: Path) -> dict[str, Any]:
         parts = Counter(name.partition(".")[0] for name in fresh)
         shown = ", ".join(f"{part} ({count})" for part, count in parts.items())
         log.info("started afresh, as the weights do not hold them: %s", shown)
-    if recipe.channels_last:
-        network = network.to(memory_format=torch.channels_last)
     going_on = run.resume and last.is_file()
     if going_on:
         require_checkpoint(last, network, epochs=recipe.epochs)
@@ -165,7 +163,10 @@ def _train_stage(recipe: Recipe, run: Run, folder: Path) -> dict[str, Any]:
         folder, steps=run.checkpoint_steps, monitor=f"val_{task.monitor}", mode=task.mode
     )
     trainer = make_trainer(recipe, run, folder, history, checkpoints)
-    use_kernels_(network, run.kernels, trainer.strategy.root_device.type)
+    device = trainer.strategy.root_device
+    use_kernels_(network, run.kernels, device.type)
+    if channels_last(recipe, device):
+        network = network.to(memory_format=torch.channels_last)
     loader = TrainingLoader(
         data.train,
         batch_size=recipe.data.batch_size,

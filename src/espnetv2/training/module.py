@@ -58,7 +58,7 @@ class TrainingModule(L.LightningModule):
     def training_step(self, batch: Any, index: int) -> Tensor:
         """Loss of one batch."""
         images, targets = batch
-        if self.recipe.channels_last:
+        if channels_last(self.recipe, images.device):
             images = images.contiguous(memory_format=torch.channels_last)
         images, targets = mix(
             images, targets, loss=self.recipe.loss, classes=getattr(self.task, "num_classes", 0)
@@ -137,6 +137,11 @@ class TrainingModule(L.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One optimiser; groups by place and by whether they decay."""
         return make_optimizer(self.network, self.recipe)
+
+
+def channels_last(recipe: Recipe, device: torch.device) -> bool:
+    """Whether maps have their channels last in memory: where the recipe says nothing, on a GPU."""
+    return device.type == "cuda" if recipe.channels_last is None else recipe.channels_last
 
 
 def norms(network: nn.Module) -> list[nn.Module]:

@@ -163,6 +163,8 @@ class Recipe(_Section):
         options: Of the network's builder, beside the class count.
         weights: What to start from: a published name or a file; None for fresh weights.
         precision: Of the arithmetic, as Lightning names it.
+        channels_last: Whether maps have their channels last in memory; None: on a GPU, where its
+            matrix units and the fused kernels want them.
         ema: Decay of the weights' moving average; None for none.
         freeze_norm: "frozen" keeps norms as they are; "official" keeps only their scale and
             bias, as the official code's flag in effect does; "no" trains them.
@@ -184,7 +186,7 @@ class Recipe(_Section):
     epochs: int = Field(default=1, ge=1)
     accumulate: int = Field(default=1, ge=1)
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    channels_last: bool = False
+    channels_last: bool | None = None
     clip: PositiveFloat | None = None
     ema: Share | None = None
     early_stopping: PositiveInt | None = None

@@ -180,7 +180,7 @@ def strip_of(
     A wide strip takes a value that it has loaded for many taps; one that is wider than the image
     computes what nobody wants. Without channels side by side, columns are spread over threads.
 
-    >>> [strip_of((256, 32, w, w), torch.channels_last, [1, 2, 3, 4]) for w in (56, 32, 28, 14, 7)]
+    >>> [strip_of((256, 64, w, w), torch.channels_last, [1, 2, 3, 4]) for w in (56, 32, 28, 14, 7)]
     [8, 8, 7, 7, 7]
     """
     if form == torch.contiguous_format:

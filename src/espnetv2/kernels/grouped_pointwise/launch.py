@@ -168,9 +168,10 @@ def _compiled(x: Tensor, block: int, block_k: int, block_n: int) -> dict[str, An
 
     Products of float32 are of TF32 where torch lets its own convolutions use it.
     """
-    short = x.dtype != torch.float32 or (x.is_cuda and torch.backends.cudnn.conv.fp32_precision == "tf32")
+    cudnn: Any = torch.backends.cudnn
+    allowed = x.is_cuda and cudnn.conv.fp32_precision == "tf32"
     return {
-        "PRECISION": "tf32" if short else "ieee",
+        "PRECISION": "tf32" if allowed else "ieee",
         "BLOCK_P": block,
         "BLOCK_K": block_k,
         "BLOCK_N": block_n,
