@@ -110,7 +110,7 @@ def test_every_precision_with_and_without_residual_and_activation(
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_programs_that_take_many_tiles_are_joined(form, device, monkeypatch):
-    for name, value in (("VALUES", 16), ("PROGRAMS", 20), ("SUMMING", 15)):
+    for name, value in (("VALUES", 16), ("PROGRAMS", 20), ("SUMMING", 15), ("JOINED", 4)):
         monkeypatch.setattr(launch, name, value)
     given = draw((3, 5, 5, 7), residual=True, form=form, device=device, shift=10.0)
     few = launch.cut(given.x, FORMATS[form], launch.SUMMING)

@@ -123,6 +123,19 @@ def test_a_norm_that_stays_in_the_deploy_form_is_one_pass(device, monkeypatch):
     assert seen == ["pointwise_act", "forward_act", "pointwise_act"]
 
 
+@pytest.mark.parametrize("watched", ["merge", "merge.conv", "act", "reduce", "branches.0", "fuse"])
+def test_a_frozen_unit_that_is_watched_is_the_same(watched, device):
+    """What was laid out for the whole is not taken for its parts."""
+    plain, fused = pair(EESP(16, 16).eval(), device, frozen=True)
+    seen = []
+    fused.get_submodule(watched).register_forward_hook(lambda *_: seen.append(watched))
+    x = torch.randn(1, 16, 4, 4, device=device)
+    with torch.inference_mode():
+        assert_close("y", fused(x), plain(x))
+        assert_close("merge", fused.merge(x), plain.merge(x))
+    assert seen
+
+
 def test_what_was_laid_out_is_not_folded(device):
     """The deploy form of a network that ran on the kernels has weights of its own."""
     plain, fused = pair(EESP(16, 16).eval(), device, frozen=True)
@@ -241,11 +254,14 @@ def test_exports_trace_the_plain_layers(device):
     assert "depthwise_pyramid" not in str(torch.jit.trace(fused, (x,), check_trace=False).graph)
 
 
-def test_the_compiler_takes_a_unit_whole(device):
+@pytest.mark.parametrize("autocast", [False, True])
+def test_the_compiler_takes_a_unit_whole(autocast, device):
     plain, fused = pair(EESP(16, 16), device)
     x = torch.randn(2, 16, 5, 5, device=device)
     compiled = torch.compile(fused.train(), fullgraph=True, backend="aot_eager")
-    assert_close("y", compiled(x), plain.train()(x), 1e-4)
+    with torch.autocast(device, torch.bfloat16, enabled=autocast):
+        y = compiled(x)
+    assert_close("y", y.float(), plain.train()(x), 2e-2 if autocast else 1e-4)
 
 
 def test_networks_give_the_same_in_every_precision(device):

@@ -24,7 +24,8 @@ class ConvNormAct(nn.Module):
 
     Attributes:
         fused: Whether operators of `kernels/` run; see `eesp.use_kernels_`.
-        frozen: What they apply behind the convolution, laid out once; for inference.
+        frozen: What they apply behind the convolution, laid out once, for inference; with the
+            activation that `then` is given, if there is none here.
     """
 
     fused = False
@@ -53,7 +54,8 @@ class ConvNormAct(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
         if self.fused:
-            return conv_norm_act(x, self.conv, self.norm, self.act, None, self._laid_out())
+            frozen = None if isinstance(self.act, nn.Identity) else self._laid_out()
+            return conv_norm_act(x, self.conv, self.norm, self.act, None, frozen)
         out: Tensor = self.act(self.norm(self.conv(x)))
         return out
 

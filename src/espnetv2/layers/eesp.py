@@ -135,10 +135,11 @@ def use_kernels_(
         if isinstance(part, (ConvNormAct, NormAct)):
             part.fused = choice.fused
         if isinstance(part, ConvNormAct):
-            laid_out = part.fused and frozen and not part.training and pointwise(part.conv)
             act = acts.get(part, part.act)
+            knows = part in acts or not isinstance(act, nn.Identity)
+            laid_out = part.fused and frozen and not part.training and pointwise(part.conv)
             with torch.no_grad():
-                part.frozen = epilogue_of(part.conv, part.norm, act) if laid_out else None
+                part.frozen = epilogue_of(part.conv, part.norm, act) if laid_out and knows else None
         elif isinstance(part, EESP):
             part.fused = choice.fused and part.fusion and fits(part.branches)
             laid_out = part.fused and frozen and not part.training

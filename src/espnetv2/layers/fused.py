@@ -76,10 +76,9 @@ def epilogue_of(conv: Any, norm: Any, act: Any) -> Tensor | None:
 
 def pointwise(conv: Any) -> bool:
     """Whether a convolution is what the operators of 1x1 compute."""
-    return type(conv) is nn.Conv2d and (conv.kernel_size, conv.stride, conv.padding) == (
-        *((1, 1), (1, 1)),
-        (0, 0),
-    )
+    if type(conv) is not nn.Conv2d:
+        return False
+    return (conv.kernel_size, conv.stride, conv.padding) == ((1, 1), (1, 1), (0, 0))
 
 
 def _kind(x: Tensor) -> torch.dtype:

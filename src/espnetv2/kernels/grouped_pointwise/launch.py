@@ -64,8 +64,8 @@ def forward_act(
     x: Tensor, weight: Tensor, factors: Tensor, residual: Tensor | None, groups: int
 ) -> Tensor:
     """See `reference.grouped_pointwise_act`."""
-    factors = factors.float().contiguous()
-    return _forward(x, weight, groups, len(weight), factors=factors, residual=residual)[0]
+    given = factors.contiguous()
+    return _forward(x, weight, groups, len(weight), factors=given, residual=residual)[0]
 
 
 def forward_moments(x: Tensor, weight: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -32,6 +32,10 @@ SUMMING = 1024
 """The same where programs sum, so that there is little to be joined."""
 
 
+JOINED = 1024
+"""Programs whose moments are joined at a time."""
+
+
 @dataclass(frozen=True)
 class Cut:
     """How a map is shared out.
@@ -111,7 +115,7 @@ def joined(means: Tensor, squares: Tensor, counts: Tensor) -> tuple[Tensor, Tens
     with on(means):
         join_kernel[(-(-channels // 4),)](
             *(means, squares, counts, mean, var, channels, slots),
-            BLOCK_S=triton.next_power_of_2(slots),
+            BLOCK_S=min(JOINED, triton.next_power_of_2(slots)),
             BLOCK_C=4,
             num_warps=8,
             enable_fp_fusion=True,

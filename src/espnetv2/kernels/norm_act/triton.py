@@ -73,19 +73,34 @@ def join_kernel(
 ):
     """Mean and biased variance (C,) of what the slots have seen, by Chan's formula."""
     c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
-    s = tl.arange(0, BLOCK_S)
-    near = s[:, None] * C + c[None, :]
-    mask = (s < slots)[:, None] & (c < C)[None, :]
-    count = tl.load(count_ptr + s, mask=s < slots, other=0.0)[:, None]
-    means = tl.load(means_ptr + near, mask=mask, other=0.0)
-    squares = tl.load(squares_ptr + near, mask=mask, other=0.0)
     first = tl.load(means_ptr + c, mask=c < C, other=0.0)
-    n = tl.sum(count)
-    mean = first + tl.sum((means - first[None, :]) * count, axis=0) / n
-    step = means - mean[None, :]
-    var = tl.sum(squares + step * step * count, axis=0) / n
+    apart = tl.zeros_like(first)
+    n = tl.sum(apart)
+    for start in range(0, slots, BLOCK_S):
+        count, means, _ = _parts(means_ptr, squares_ptr, count_ptr, c, C, start, slots, BLOCK_S)
+        apart += tl.sum((means - first[None, :]) * count, axis=0)
+        n += tl.sum(count)
+    mean = first + apart / n
+    var = tl.zeros_like(first)
+    for start in range(0, slots, BLOCK_S):
+        count, means, squares = _parts(
+            means_ptr, squares_ptr, count_ptr, c, C, start, slots, BLOCK_S
+        )
+        step = means - mean[None, :]
+        var += tl.sum(squares + step * step * count, axis=0) / n
     tl.store(mean_ptr + c, mean, mask=c < C)
     tl.store(var_ptr + c, var, mask=c < C)
+
+
+@triton.jit
+def _parts(means_ptr, squares_ptr, count_ptr, c, C, start, slots, BLOCK_S: tl.constexpr):
+    """Counts [BLOCK_S, 1], means and squares [BLOCK_S, BLOCK_C] of slots; of none, nothing."""
+    s = start + tl.arange(0, BLOCK_S)
+    mask = (s < slots)[:, None] & (c < C)[None, :]
+    near = s[:, None] * C + c[None, :]
+    count = tl.load(count_ptr + s, mask=s < slots, other=0.0)[:, None]
+    means = tl.load(means_ptr + near, mask=mask, other=0.0)
+    return count, means, tl.load(squares_ptr + near, mask=mask, other=0.0)
 
 
 @triton.jit(do_not_specialize=COUNTS)
