@@ -29,6 +29,16 @@ _INSTEAD = {
     "data": "data.batch_size",
 }
 
+_LOSSES = {
+    "mixup": ("classification",),
+    "cutmix": ("classification",),
+    "label_smoothing": ("classification", "segmentation"),
+    "class_weights": ("classification", "segmentation"),
+    "auxiliary": ("segmentation",),
+    "match_iou": ("detection",),
+}
+"""Tasks whose loss has such a part."""
+
 
 def require_agreement(recipe: Recipe, source: str) -> None:
     """Refuse a network of another task, options it does not have, and what would do nothing.
@@ -52,11 +62,12 @@ def require_agreement(recipe: Recipe, source: str) -> None:
         )
     if recipe.task == "language":
         _require_language(recipe, source)
-    for name in ("mixup", "cutmix"):
-        if getattr(recipe.loss, name) and recipe.task != "classification":
+    for name, tasks in _LOSSES.items():
+        usual = type(recipe.loss).model_fields[name].default
+        if getattr(recipe.loss, name) != usual and recipe.task not in tasks:
             raise UserError(
-                f"{source}: loss.{name}: only classification mixes pictures, not {recipe.task}; "
-                "leave it out"
+                f"{source}: loss.{name}: no part of the loss of {recipe.task}, only of "
+                f"{' and '.join(tasks)}; leave it out"
             )
     if recipe.optimizer.nesterov and not recipe.optimizer.momentum:
         raise UserError(f"{source}: optimizer.nesterov: there is no momentum; set one above 0")
