@@ -53,6 +53,18 @@ def test_it_comes_back_as_it_was(artefact):
     assert not is_artefact("espnetv2_s0_5.imagenette")
 
 
+def test_each_of_its_files_means_the_whole(artefact):
+    """People give the model itself, as they do to other programs."""
+    model = artefact.folder / "model.bin"
+    assert is_artefact(model)
+    assert read_artefact(model) == read_artefact(artefact.folder)
+    (artefact.folder / "other.bin").write_bytes(b"")
+    with pytest.raises(UserError, match="is no file of the artefact that"):
+        read_artefact(artefact.folder / "other.bin")
+    (artefact.folder / "weights.safetensors").write_bytes(b"")
+    assert not is_artefact(artefact.folder / "weights.safetensors")
+
+
 @pytest.mark.parametrize(
     ("ruin", "words"),
     [

@@ -14,6 +14,8 @@ from espnetv2.errors import UserError
 
 FORMAT = "espnetv2-export/1"
 FILE = "export.json"
+WEIGHTS = {".safetensors", ".pth", ".pt", ".tar"}
+"""Suffixes of files of weights, which may lie beside an artefact and mean themselves."""
 
 Side = int | str
 """Of a shape: a number, or the name of a side that may be anything."""
@@ -139,13 +141,13 @@ def to_json(artefact: Artefact) -> dict[str, Any]:
 
 
 def read_artefact(place: str | Path) -> Artefact:
-    """The artefact in a folder, or of its `export.json`.
+    """The artefact in a folder, or of its `export.json` or another of its files.
 
     Raises:
         UserError: There is none, it is of another version, damaged, or a file lacks.
     """
     place = Path(place)
-    file = place / FILE if place.is_dir() else place
+    file = place / FILE if place.is_dir() else place.parent / FILE
     if not file.is_file():
         raise UserError(f"{place} holds no {FILE}; make an artefact with `espnetv2 export`")
     try:
@@ -170,13 +172,19 @@ def read_artefact(place: str | Path) -> Artefact:
     except (KeyError, TypeError) as error:
         raise UserError(f"{file} is damaged (no {error}); export again") from error
     _check_files(artefact, file)
+    if not place.is_dir() and place.name not in (FILE, *artefact.files):
+        raise UserError(
+            f"{place} is no file of the artefact that {file} describes; give its folder"
+        )
     return artefact
 
 
 def is_artefact(place: str | Path) -> bool:
     """Whether a name means an exported network."""
     place = Path(place)
-    return place.name == FILE or (place / FILE).is_file()
+    if place.name == FILE or (place / FILE).is_file():
+        return True
+    return place.suffix not in WEIGHTS and place.is_file() and (place.parent / FILE).is_file()
 
 
 def size_of(folder: Path, files: tuple[str, ...]) -> int:

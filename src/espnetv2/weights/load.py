@@ -136,7 +136,10 @@ def read_weights(name_or_file: str | Path) -> tuple[dict[str, Tensor], Header]:
     if rows:
         return read_converted(fetch(rows[0]), published=rows[0].name)
     if names_file(name) or path.exists():
-        raise UserError(f"{path}: expected a .safetensors or an official .pth file")
+        raise UserError(
+            f"{path}: expected a .safetensors or an official .pth file, or what `espnetv2 export` "
+            "wrote with the export.json beside it"
+        )
     if "." in name:
         raise unknown("weights", name, PUBLISHED)
     entry(name)
