@@ -50,13 +50,14 @@ def build(kernel, constants, capability, *, short=(), **options):
 
 
 def report(made, values):
-    """Registers of a thread, bytes of its stack, where ptxas puts what does not fit, and whether
-    halves are loaded one by one; of a loop's `values` the instructions for one."""
+    """Registers of a thread, bytes of its stack, where ptxas puts what does not fit, bytes that a
+    program shares, and whether halves are loaded one by one; of a loop's `values` the instructions
+    for one."""
     told = disassembled(made.asm["cubin"], "-res-usage")
     taken = [int(re.search(rf"{name}:(\d+)", told)[1]) for name in ("REG", "STACK")]
     single = re.search(r"ld\.global\.[bu]16", made.asm["ptx"]) is not None
     loop = longest_loop(disassembled(made.asm["cubin"], "-sass"))
-    return [*taken, single, round(loop / values, 1)]
+    return [*taken, made.metadata.shared, single, round(loop / values, 1)]
 
 
 def disassembled(cubin, how):
@@ -124,9 +125,11 @@ def main():
             ("grad_weight", pointwise.grad_weight_kernel, {"BLOCK_P": 64}),
         ):
             taken = {key: one for key, one in usual.items() if key in kernel.arg_names}
-            options = {"num_warps": 8 if block_n > 32 else 4, "num_stages": 3}
-            made = build(kernel, {**taken, **constants}, capability, short=("w_ptr",), **options)
-            values = usual["BLOCK_P"] * block_n / (32 * options["num_warps"])
+            loops = ks > block_k and name != "grad_weight"
+            options = {"num_warps": 8 if block_n > 32 else 4, "num_stages": 2 if loops else 3}
+            constants = {**taken, **constants}
+            made = build(kernel, constants, capability, short=("w_ptr",), **options)
+            values = constants["BLOCK_P"] * block_n / (32 * options["num_warps"])
             found[f"pointwise {name}, {ks} to {ns}"] = report(made, values)
     sys.stdout.write(json.dumps(found))
 

@@ -19,8 +19,12 @@ PROGRAMS, SUMMING = 1056, 528
 BYTES = 16384
 """Of a tile of the input; three of them are on their way at a time."""
 
-WIDEST = 128
-"""Channels of a block."""
+WIDEST = {"short": 128, "tf32": 64, "ieee": 64}
+"""Channels of a block, at most, by how products are made: the tiles of three steps, or two where
+channels go block by block, fit into the 99 kB that even small GPUs have for a program."""
+
+EXACT = 16
+"""Of the channels that are summed, in products of float32, which go through registers."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ def _forward(
     shape = (len(x), channels, *x.shape[2:])
     y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=maps.form)
     ks, ns = x.shape[1] // groups, channels // groups
-    block_k, block_n = _power(ks), _power(ns)
+    how, block_k, block_n = _blocks(x, ks, ns)
     blocks = groups * -(-ns // block_n)
     block = _pixels(x, block_k, maps, blocks)
     walk = maps.shared(block, PROGRAMS // blocks)
@@ -120,7 +124,7 @@ def _forward(
                 ACT=factors is not None,
                 RESIDUAL=residual is not None,
                 MOMENTS=moments,
-                **_compiled(x, block, block_k, block_n),
+                **_compiled(how, block, block_k, block_n, loops=ks > block_k),
             )
     return y, parts
 
@@ -130,7 +134,7 @@ def grad_weight(grad: Tensor, x: Tensor, groups: int) -> Tensor:
     maps = Maps.of(x)
     x, grad = dense(x, maps.form), dense(grad, maps.form)
     ks, ns = x.shape[1] // groups, grad.shape[1] // groups
-    block_k, block_n = _power(ks), _power(ns)
+    how, block_k, block_n = _blocks(x, ks, ns)
     blocks = groups * -(-ns // block_n) * -(-ks // block_k)
     walk = maps.shared(64, SUMMING // blocks)
     partial = torch.empty((walk["slots"], groups * ns, ks), dtype=torch.float32, device=x.device)
@@ -145,37 +149,47 @@ def grad_weight(grad: Tensor, x: Tensor, groups: int) -> Tensor:
             GROUPS=groups,
             KS=ks,
             NS=ns,
-            **_compiled(x, 64, block_k, block_n),
+            **_compiled(how, 64, block_k, block_n),
         )
     return partial.sum(0)
 
 
-def _power(channels: int) -> int:
+def _blocks(x: Tensor, ks: int, ns: int) -> tuple[str, int, int]:
+    """How products are made, and blocks of a group's channels, in and out.
+
+    Products of float32 are of TF32 where torch lets its own convolutions use it.
+    """
+    how = "short"
+    if x.dtype == torch.float32:
+        cudnn: Any = torch.backends.cudnn
+        how = "tf32" if x.is_cuda and cudnn.conv.fp32_precision == "tf32" else "ieee"
+    most = WIDEST[how]
+    return how, EXACT if how == "ieee" else _power(ks, most), _power(ns, most)
+
+
+def _power(channels: int, most: int) -> int:
     """A block of these channels; a matrix unit takes no fewer than 16."""
-    return int(max(16, min(WIDEST, triton.next_power_of_2(channels))))
+    return int(max(16, min(most, triton.next_power_of_2(channels))))
 
 
 def _pixels(x: Tensor, block_k: int, maps: Maps, blocks: int) -> int:
     """Pixels of a tile: as many as its bytes allow, fewer where that leaves processors idle."""
-    block = min(128, BYTES // (x.element_size() * block_k))
+    block = min(128, BYTES // (x.element_size() * max(block_k, 64)))
     while block > 16 and maps.images * -(-maps.pixels // block) * blocks < PROGRAMS // 4:
         block //= 2
     return block
 
 
-def _compiled(x: Tensor, block: int, block_k: int, block_n: int) -> dict[str, Any]:
-    """What kernels are compiled for.
-
-    Products of float32 are of TF32 where torch lets its own convolutions use it.
-    """
-    cudnn: Any = torch.backends.cudnn
-    allowed = x.is_cuda and cudnn.conv.fp32_precision == "tf32"
+def _compiled(
+    how: str, block: int, block_k: int, block_n: int, *, loops: bool = False
+) -> dict[str, Any]:
+    """What kernels are compiled for."""
     return {
-        "PRECISION": "tf32" if allowed else "ieee",
+        "PRECISION": "ieee" if how == "ieee" else "tf32",
         "BLOCK_P": block,
         "BLOCK_K": block_k,
         "BLOCK_N": block_n,
         "num_warps": 8 if max(block, block_k) * block_n > 4096 else 4,
-        "num_stages": 3,
+        "num_stages": 2 if loops else 3,
         "enable_fp_fusion": True,
     }

@@ -61,11 +61,11 @@ def forward_kernel(
             weights + within[:, None] * w_k, mask=(within < KS)[:, None] & real[None, :], other=0.0
         )
     if ACT:
-        at = factors_ptr + channel
-        scale = tl.load(at, mask=real, other=0.0).to(tl.float32)[None, :]
-        shift = tl.load(at + GROUPS * NS, mask=real, other=0.0).to(tl.float32)[None, :]
-        rise = tl.load(at + 2 * GROUPS * NS, mask=real, other=0.0).to(tl.float32)[None, :]
-        fall = tl.load(at + 3 * GROUPS * NS, mask=real, other=0.0).to(tl.float32)[None, :]
+        factors = factors_ptr + channel
+        scale = tl.load(factors, mask=real, other=0.0).to(tl.float32)[None, :]
+        shift = tl.load(factors + GROUPS * NS, mask=real, other=0.0).to(tl.float32)[None, :]
+        rise = tl.load(factors + 2 * GROUPS * NS, mask=real, other=0.0).to(tl.float32)[None, :]
+        fall = tl.load(factors + 3 * GROUPS * NS, mask=real, other=0.0).to(tl.float32)[None, :]
     mean = tl.zeros([BLOCK_N], dtype=tl.float32)
     square = tl.zeros([BLOCK_N], dtype=tl.float32)
     count = 0.0
