@@ -111,9 +111,8 @@ def main():
         ("norm grad", norms.grad_kernel, {"EPS": 1e-5, "ACT": True, **tile}),
     ):
         made = build(kernel, constants, capability)
-        found[name] = report(
-            made, constants.get("BLOCK_P", 0) * constants["BLOCK_C"] / THREADS or 1
-        )
+        values = constants.get("BLOCK_P", constants.get("BLOCK_S", 1)) * constants["BLOCK_C"]
+        found[name] = report(made, values / THREADS)
     for ks, ns in ((64, 16), (128, 128), (256, 256)):
         block_k, block_n = min(ks, 128), min(ns, 128)
         usual = {"GROUPS": 4, "KS": ks, "NS": ns, "BLOCK_K": block_k, "BLOCK_N": block_n}
