@@ -163,8 +163,7 @@ class Recipe(_Section):
         options: Of the network's builder, beside the class count.
         weights: What to start from: a published name or a file; None for fresh weights.
         precision: Of the arithmetic, as Lightning names it.
-        channels_last: Whether maps have their channels last in memory; None: on a GPU, where its
-            matrix units and the fused kernels want them.
+        channels_last: Whether maps have them last in memory; None: on a GPU.
         ema: Decay of the weights' moving average; None for none.
         freeze_norm: "frozen" keeps norms as they are; "official" keeps only their scale and
             bias, as the official code's flag in effect does; "no" trains them.
