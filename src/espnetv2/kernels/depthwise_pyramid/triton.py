@@ -67,10 +67,11 @@ def forward_kernel(
 ):
     """Running sums of the branches, written once; with ACT or MOMENTS more in the same pass."""
     c, real, taps, slot = channels_of(w_ptr, C, K, BLOCK_C)
+    far, to_next = c.to(tl.int64), tl.full([], 1, tl.int64) * C * y_c
     image, wo, width, fits = strips_of(slot // bands, strips, W, WO, STRIP, BLOCK_S)
     w = wo * STRIDE
-    x_image = x_ptr + image * C * H * W + w[:, None] * x_p + c[None, :] * x_c
-    y_image = y_ptr + image * K * C * HO * WO + wo[:, None] * y_p + c[None, :] * y_c
+    x_image = x_ptr + image * C * H * W + w[:, None] * x_p + far[None, :] * x_c
+    y_image = y_ptr + image * K * C * HO * WO + wo[:, None] * y_p + far[None, :] * y_c
     first = slot % bands * rows_per_band
     means = zeros(K, BLOCK_S, BLOCK_C, ACC)
     squares = zeros(K, BLOCK_S, BLOCK_C, ACC)
@@ -117,7 +118,7 @@ def forward_kernel(
                     y = y * tl.where(y > 0, rise, fall)
                 y = y.to(y_ptr.dtype.element_ty)
                 mask = has_column(wo, p, fits, WHOLE)[:, None] & real[None, :]
-                tl.store(out + k * C * y_c + p * y_p, y, mask=mask)
+                tl.store(out + k * to_next + p * y_p, y, mask=mask)
                 written = written + (widened(y, ACC),)
             if MOMENTS:  # of what was written; each strip of the tile has its own
                 mean = tl.zeros([BLOCK_S, BLOCK_C], dtype=ACC)
@@ -181,10 +182,11 @@ def grad_x_kernel(
     """
     D: tl.constexpr = farthest(DILATIONS)
     c, real, taps, slot = channels_of(w_ptr, C, K, BLOCK_C)
+    far, to_next = c.to(tl.int64), tl.full([], 1, tl.int64) * C * g_c
     image, w, width, fits = strips_of(slot // bands, strips, WO, W, STRIP, BLOCK_S)
     wo = w // STRIDE
-    dx_image = dx_ptr + image * C * H * W + w[:, None] * x_p + c[None, :] * x_c
-    g_image = g_ptr + image * K * C * HO * WO + wo[:, None] * g_p + c[None, :] * g_c
+    dx_image = dx_ptr + image * C * H * W + w[:, None] * x_p + far[None, :] * x_c
+    g_image = g_ptr + image * K * C * HO * WO + wo[:, None] * g_p + far[None, :] * g_c
     top = slot % bands * rows_per_band
     bottom = tl.minimum(top + rows_per_band, H)
     rows = ()
@@ -200,7 +202,7 @@ def grad_x_kernel(
                     if gives(n - D, k, DILATIONS, STRIP, STRIDE):
                         seen = (wo + (n - D) // STRIDE).to(tl.uint32) < width
                         g = tl.load(
-                            g_row + k * C * g_c + (n - D) // STRIDE * g_p,
+                            g_row + k * to_next + (n - D) // STRIDE * g_p,
                             mask=seen[:, None] & real[None, :],
                             other=0.0,
                         )
@@ -271,10 +273,11 @@ def grad_weight_kernel(
 ):
     """Nine sums a branch over the program's pixels; the slots are added up afterwards."""
     c, real, _, slot = channels_of(partial_ptr, C, K, BLOCK_C)
+    far, to_next = c.to(tl.int64), tl.full([], 1, tl.int64) * C * g_c
     image, wo, width, fits = strips_of(slot // bands, strips, W, WO, STRIP, BLOCK_S)
     w = wo * STRIDE
-    x_image = x_ptr + image * C * H * W + w[:, None] * x_p + c[None, :] * x_c
-    g_image = g_ptr + image * K * C * HO * WO + wo[:, None] * g_p + c[None, :] * g_c
+    x_image = x_ptr + image * C * H * W + w[:, None] * x_p + far[None, :] * x_c
+    g_image = g_ptr + image * K * C * HO * WO + wo[:, None] * g_p + far[None, :] * g_c
     first = slot % bands * rows_per_band
     sums = zeros(9 * K, BLOCK_S, BLOCK_C, ACC)
     for ho in range(first, tl.minimum(first + rows_per_band, HO)):
@@ -287,7 +290,7 @@ def grad_weight_kernel(
             longer = ()
             for p in tl.static_range(STRIP):
                 mask = has_column(wo, p, fits, WHOLE)[:, None] & real[None, :]
-                g = tl.load(g_row + k * C * g_c + p * g_p, mask=mask, other=0.0)
+                g = tl.load(g_row + k * to_next + p * g_p, mask=mask, other=0.0)
                 longer = longer + (suffix[p] + widened(g, ACC),)
             suffix = longer
             branch = ()

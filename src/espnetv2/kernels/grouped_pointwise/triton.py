@@ -54,8 +54,10 @@ def forward_kernel(
     n, group, slot = _place(GROUPS, NS, BLOCK_N)
     real = n < NS
     channel = group * NS + n
+    far = channel.to(tl.int64)
+    first_x = group.to(tl.int64) * KS * x_c
     weights = w_ptr + group * (KS * NS) + n[None, :] * w_n
-    within = tl.arange(0, BLOCK_K)
+    within = tl.arange(0, BLOCK_K).to(tl.int64)
     if KS <= BLOCK_K:
         w = tl.load(
             weights + within[:, None] * w_k, mask=(within < KS)[:, None] & real[None, :], other=0.0
@@ -74,7 +76,7 @@ def forward_kernel(
         image = (tile // per_image).to(tl.int64)
         p = tile % per_image * BLOCK_P + tl.arange(0, BLOCK_P)
         inside = (p < pixels)[:, None]
-        x_tile = x_ptr + image * x_i + p.to(tl.int64)[:, None] * x_p + group * KS * x_c
+        x_tile = x_ptr + image * x_i + p.to(tl.int64)[:, None] * x_p + first_x
         if KS <= BLOCK_K:
             mask = inside & (within < KS)[None, :]
             x = tl.load(x_tile + within[None, :] * x_c, mask=mask, other=0.0)
@@ -89,7 +91,7 @@ def forward_kernel(
                 w = tl.load(weights + k[:, None] * w_k, mask=mask, other=0.0)
                 y = _product(x, w, y, PRECISION)
         mask = inside & real[None, :]
-        at = image * y_i + p.to(tl.int64)[:, None] * y_p + channel[None, :] * y_c
+        at = image * y_i + p.to(tl.int64)[:, None] * y_p + far[None, :] * y_c
         if ACT:
             y = y * scale + shift
             if RESIDUAL:
@@ -146,8 +148,8 @@ def grad_weight_kernel(
         p = tile % per_image * BLOCK_P + tl.arange(0, BLOCK_P)
         inside = (p < pixels)[:, None]
         far = p.to(tl.int64)[:, None]
-        x_at = x_ptr + image * x_i + far * x_p + (group * KS + k)[None, :] * x_c
-        g_at = g_ptr + image * g_i + far * g_p + (group * NS + n)[None, :] * g_c
+        x_at = x_ptr + image * x_i + far * x_p + (group * KS + k).to(tl.int64)[None, :] * x_c
+        g_at = g_ptr + image * g_i + far * g_p + (group * NS + n).to(tl.int64)[None, :] * g_c
         x = tl.load(x_at, mask=inside & (k < KS)[None, :], other=0.0)
         g = tl.load(g_at, mask=inside & (n < NS)[None, :], other=0.0)
         total = _product(tl.trans(g), x, total, PRECISION)
