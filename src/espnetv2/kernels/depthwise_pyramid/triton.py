@@ -94,7 +94,7 @@ def forward_kernel(
                     x_row = x_image + (h * W).to(tl.int64) * x_p
                     xs = columns_of(
                         x_row,
-                        wo * STRIDE,
+                        w,
                         width,
                         real,
                         x_p,
@@ -305,7 +305,7 @@ def grad_weight_kernel(
                     x_row = x_image + (h * W).to(tl.int64) * x_p
                     xs = columns_of(
                         x_row,
-                        wo * STRIDE,
+                        w,
                         width,
                         real,
                         x_p,
