@@ -238,7 +238,8 @@ def main(words: list[str] | None = None) -> int:
         device = torch.device(options.device)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        parser.exit(2, f"error: {options.device}: {parts.first_line(error)}; give --device cpu\n")
+        told = str(error).splitlines()[0]
+        parser.exit(2, f"error: {options.device}: {told}; give --device cpu\n")
     if options.warm:
         warm(options.warm, device)
         return 0

@@ -140,4 +140,5 @@ def test_a_missing_device_is_one_line(capsys):
     with pytest.raises(SystemExit) as ended:
         import_module("gpu").main(["--device", "cuda"])
     assert ended.value.code == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith("error: cuda: ")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: cuda: ")
