@@ -309,18 +309,11 @@ def curve(network, steps, device):
     return torch.tensor(losses)
 
 
-ON_A_GPU = (
-    pytest.mark.gpu,
-    pytest.mark.skipif(
-        not torch.cuda.is_available(),
-        reason="needs a GPU; the interpreter takes a quarter of an hour",
-    ),
-)
+LONG = (pytest.mark.gpu, pytest.mark.slow, pytest.mark.timeout(1800))
+"""On a GPU, and in the slow suite by the interpreter, which takes five minutes."""
 
 
-@pytest.mark.parametrize(
-    ("steps", "behind"), [(20, False), pytest.param(200, True, marks=ON_A_GPU)]
-)
+@pytest.mark.parametrize(("steps", "behind"), [(20, False), pytest.param(200, True, marks=LONG)])
 def test_trainings_follow_the_same_curve(steps, behind, device):
     plain = Tiny(behind=behind).to(device).train()
     fused = copy.deepcopy(plain)
