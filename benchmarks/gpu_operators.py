@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -104,16 +105,13 @@ def timed_pointwise(
     def torchs(x: Tensor) -> Tensor:
         return F.conv2d(x, weight[:, :, None, None], groups=groups)
 
-    ours = _ways(lambda x: grouped_pointwise(x, weight, groups), sets, plan)
-    theirs = _ways(torchs, sets, plan)
-    return (
-        ours
-        | {f"torch_{name}": ms for name, ms in theirs.items()}
-        | {
-            "forward_bytes": inputs[0].nbytes + above[0].nbytes,
-            "backward_bytes": 2 * inputs[0].nbytes + 2 * above[0].nbytes,
-        }
-    )
+    def ours(x: Tensor) -> Tensor:
+        return grouped_pointwise(x, weight, groups)
+
+    return _ways({"": ours, "torch_": torchs}, sets, plan) | {
+        "forward_bytes": inputs[0].nbytes + above[0].nbytes,
+        "backward_bytes": 2 * inputs[0].nbytes + 2 * above[0].nbytes,
+    }
 
 
 def _maps(
@@ -169,7 +167,7 @@ def timed_pyramid(
         return depthwise_pyramid(x, weight, list(dilations), stride)
 
     sets = [((x,), (x, weight), grad) for x, grad in zip(inputs, above, strict=True)]
-    return _ways(run, sets, plan) | {
+    return _ways({"": run}, sets, plan) | {
         "forward_bytes": inputs[0].nbytes + above[0].nbytes,
         "backward_bytes": 2 * inputs[0].nbytes + above[0].nbytes,
     }
@@ -189,7 +187,7 @@ def timed_norm(shape: tuple[int, ...], plan: Plan) -> dict[str, float]:
         maps = (x.requires_grad_(), residual.requires_grad_())
         sets.append((maps, (*maps, *vectors), grad))
     whole = drawn[0][0].nbytes
-    return _ways(run, sets, plan) | {"forward_bytes": 4 * whole, "backward_bytes": 7 * whole}
+    return _ways({"": run}, sets, plan) | {"forward_bytes": 4 * whole, "backward_bytes": 7 * whole}
 
 
 def _dtype(plan: Plan) -> torch.dtype:
@@ -206,19 +204,32 @@ def _sets(plan: Plan) -> int:
     return 1 if plan.small else 4
 
 
-def _ways(run: Callable[..., Tensor], sets: list[Any], plan: Plan) -> dict[str, float]:
-    """Milliseconds forward and backward, of a set of inputs, leaves and a gradient."""
+def _ways(runs: dict[str, Callable[..., Tensor]], sets: list[Any], plan: Plan) -> dict[str, float]:
+    """Milliseconds forward and backward, of a set of inputs, leaves and a gradient.
 
-    def forward() -> None:
+    Args:
+        runs: Take turns; by what their figures' names begin with.
+    """
+
+    def forward(run: Callable[..., Tensor]) -> None:
         with torch.no_grad():
             for inputs, _, _ in sets:
                 run(*inputs)
 
-    def both() -> None:
+    def both(run: Callable[..., Tensor]) -> None:
         for inputs, leaves, grad in sets:
             torch.autograd.grad(run(*inputs), leaves, grad)
 
-    calls = {"forward": recorded(forward, plan.device), "both": recorded(both, plan.device)}
+    calls = {
+        f"{name}{way.__name__}": recorded(partial(way, run), plan.device)
+        for name, run in runs.items()
+        for way in (forward, both)
+    }
     times = plan.interleaved(calls, share=1 / 8)
     ms = {name: one["ms"] / len(sets) for name, one in times.items()}
-    return {"forward_ms": ms["forward"], "backward_ms": max(ms["both"] - ms["forward"], 1e-9)}
+    found: dict[str, float] = {}
+    for name in runs:
+        ahead = ms[f"{name}forward"]
+        found[f"{name}forward_ms"] = ahead
+        found[f"{name}backward_ms"] = max(ms[f"{name}both"] - ahead, 1e-9)
+    return found
