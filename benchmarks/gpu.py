@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -43,6 +44,7 @@ from gpu_plan import COMPARISONS, ESPNET, GOALS, GRAPHS, judged, operator_lines 
 from gpu_sides import need_fused, opened  # noqa: E402
 
 from espnetv2.errors import UserError  # noqa: E402
+from espnetv2.kernels.depthwise_pyramid import walk  # noqa: E402
 from espnetv2.profiling.benchmark import machine  # noqa: E402
 
 TOTAL = 450.0
@@ -97,6 +99,8 @@ def checked(plan: parts.Plan, deadline: Deadline) -> dict[str, Any]:
         "pointwise": check.check_pointwise(plan.device, deadline, few=plan.small),
         "norms": check.check_norms(plan.device, deadline, few=plan.small),
     }
+    if walk.ready(plan.device) and math.inf > walk.FEWEST:
+        found["walk"] = check.check_walk(plan.device, deadline, few=plan.small)
     if not all(one["cases"] for one in found.values()):
         raise UserError("no time left to check a single case")
     network = SMALL_NETWORK if plan.small else NETWORK
@@ -116,6 +120,8 @@ def run(plan: parts.Plan, total: float, *, ahead: bool, only: list[str]) -> dict
         "parts": {},
     }
     found = document["parts"]
+    if walk.ready(plan.device) and (why := _walk_fails()):
+        document["walk"], walk.FEWEST = why, math.inf
     if ahead:
         document["compiled_ahead"] = _compiled_ahead(only, Deadline(min(WARMING, total)))
     with _told(found, "check"):
@@ -156,10 +162,20 @@ def _told(found: dict[str, Any], name: str) -> Any:
         parts.forget()
 
 
+def _walk_fails() -> str:
+    """Why the kernels for warps must not run; found in a process that may die of it."""
+    command = [sys.executable, str(Path(__file__)), "--warm", "walk"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    said = done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"]
+    return said[-1][:200] if done.returncode else ""
+
+
 def _compiled_ahead(only: list[str], deadline: Deadline) -> dict[str, str]:
     commands = {
         name: [sys.executable, str(Path(__file__)), "--warm", name] for name in names_ahead(only)
     }
+    if math.inf == walk.FEWEST:
+        commands = {name: [*command, "--strips"] for name, command in commands.items()}
     start = time.monotonic()
     found = side_by_side(commands, jobs=os.cpu_count() or 1, deadline=deadline)
     sys.stderr.write(f"compiled ahead: {time.monotonic() - start:.1f} s\n")
@@ -172,6 +188,9 @@ def warm(name: str, device: torch.device) -> None:
     if kind == "check":
         for part in (check.check_operator, check.check_pointwise, check.check_norms):
             part(device, Deadline(WARMING), share=(int(number), CHECKS))
+    elif kind == "walk":
+        if failures := check.check_walk(device, Deadline(WARMING))["failures"]:
+            sys.exit("; ".join(failures))
     elif kind == "network":
         check.check_network(*NETWORK, device)
     else:
@@ -189,6 +208,8 @@ def table(document: dict[str, Any]) -> str:
     for name, part in found.items():
         if isinstance(part, str):
             rows.append(f"{name}: {part}")
+    if "walk" in document:
+        rows.append(f"kernels for warps: off ({document['walk']})")
     check_part = found["check"]
     if isinstance(check_part, dict):
         rows.append("check: " + ("; ".join(check_part["failures"][:3]) or "held"))
@@ -232,6 +253,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--only", action="append", default=[], help="a part; may be repeated")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/gpu.json")
     parser.add_argument("--warm", help=argparse.SUPPRESS)
+    parser.add_argument("--strips", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(words)
     _settings()
     try:
@@ -240,6 +262,8 @@ def main(words: list[str] | None = None) -> int:
     except (RuntimeError, AssertionError) as error:
         told = str(error).splitlines()[0]
         parser.exit(2, f"error: {options.device}: {told}; give --device cpu\n")
+    if options.strips:
+        walk.FEWEST = math.inf
     if options.warm:
         warm(options.warm, device)
         return 0

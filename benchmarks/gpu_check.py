@@ -9,7 +9,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +24,7 @@ from espnetv2.kernels.depthwise_pyramid import (
     depthwise_pyramid,
     depthwise_pyramid_moments,
     reference,
+    walk,
 )
 from espnetv2.kernels.grouped_pointwise import (
     grouped_pointwise,
@@ -41,6 +44,10 @@ SLACK = 3.0
 SIZES = ((1, 1), (7, 7), (13, 17), (33, 30), (28, 28), (56, 56))
 MANY = {(28, 28): 64, (56, 56): 32}
 """Pictures, 3 of other sizes: with so many, programs take strips as wide as in training."""
+
+SHORT = (torch.bfloat16, torch.float16)
+WALKED = ((7, 7), (14, 14), (28, 28), (9, 100), (150, 56))
+"""In the last, images are cut into bands."""
 
 NORM_SIZES = ((1, 1), (7, 7), (33, 30), (448, 447))  # in the last programs take several tiles
 GROUPS = ((4, 16, 4), (4, 64, 64), (2, 5, 3), (1, 160, 40))  # and channels of each, in and out
@@ -106,6 +113,14 @@ def check_operator(
     return _compared(_pyramid, cases(few=few)[share[0] :: share[1]], device, deadline)
 
 
+def check_walk(device: torch.device, deadline: Deadline, *, few: bool = False) -> dict[str, Any]:
+    """The same of the kernels for warps, which walk down maps of halves."""
+    sizes = WALKED[:1] if few else WALKED
+    chosen = list(itertools.product(sizes, (1,), DILATIONS[:2], ("channels-last",), SHORT))
+    with patch.object(walk, "FEWEST", 1):
+        return _compared(partial(_pyramid, channels=64), chosen, device, deadline)
+
+
 def check_norms(
     device: torch.device, deadline: Deadline, *, few: bool = False, share: tuple[int, int] = (0, 1)
 ) -> dict[str, Any]:
@@ -151,8 +166,10 @@ def _pyramid(
     form: str,
     dtype: torch.dtype,
     device: torch.device,
+    *,
+    channels: int = 24,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    given = _draw(dtype, size, stride, FORMATS[form], device)
+    given = _draw(dtype, size, stride, FORMATS[form], device, channels=channels)
     with poisoned():
         found = _both_ways(depthwise_pyramid, *given, list(dilations), stride)
         y, *moments = depthwise_pyramid_moments(*given[:2], list(dilations), stride)
@@ -277,14 +294,17 @@ def _draw(
     stride: int,
     form: torch.memory_format,
     device: torch.device,
+    *,
+    channels: int = 24,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Input, weights (4 branches, 24 channels), and the gradient that comes from above."""
+    """Input, weights of 4 branches, and the gradient that comes from above."""
     below = tuple(-(-side // stride) for side in size)
     batch = MANY.get(size, 3)
-    x = torch.randn(batch, 24, *size, device=device).to(dtype).to(memory_format=form)
-    weight = torch.randn(4, 24, 3, 3, device=device).to(dtype)
-    above = torch.randn(batch, 96, *below, device=device).to(dtype).to(memory_format=form)
-    return x, weight, above
+    x, above = (
+        torch.randn(batch, many, *sides, device=device).to(dtype).to(memory_format=form)
+        for many, sides in ((channels, size), (4 * channels, below))
+    )
+    return x, torch.randn(4, channels, 3, 3, device=device).to(dtype), above
 
 
 def _both_ways(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from types import MappingProxyType
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +19,7 @@ from gpu_sides import Side
 from torch import Tensor, nn
 
 from espnetv2.errors import UserError
-from espnetv2.kernels.depthwise_pyramid import depthwise_pyramid
+from espnetv2.kernels.depthwise_pyramid import depthwise_pyramid, walk
 from espnetv2.kernels.grouped_pointwise import grouped_pointwise
 from espnetv2.kernels.norm_act import norm_act
 from espnetv2.layers.eesp import EESP
@@ -155,7 +159,7 @@ def reduced_maps(side: Side) -> dict[tuple[tuple[int, ...], tuple[int, ...], int
 def timed_pyramid(
     shape: tuple[int, ...], dilations: tuple[int, ...], stride: int, plan: Plan
 ) -> dict[str, float]:
-    """Milliseconds and bytes of the pyramid on such a map."""
+    """Milliseconds and bytes of the pyramid on such a map; of Triton's strips, too, if it walks."""
     batch, channels, *whole = shape
     half = [-(-one // stride) for one in whole]
     weight = torch.randn(len(dilations), channels, 3, 3, device=plan.device, dtype=_dtype(plan))
@@ -167,7 +171,9 @@ def timed_pyramid(
         return depthwise_pyramid(x, weight, list(dilations), stride)
 
     sets = [((x,), (x, weight), grad) for x, grad in zip(inputs, above, strict=True)]
-    return _ways({"": run}, sets, plan) | {
+    runs = {"": run} | ({"strips_": run} if walk.walks(inputs[0], dilations, stride) else {})
+    never = {"strips_": patch.object(walk, "FEWEST", math.inf)}
+    return _ways(runs, sets, plan, never) | {
         "forward_bytes": inputs[0].nbytes + above[0].nbytes,
         "backward_bytes": 2 * inputs[0].nbytes + above[0].nbytes,
     }
@@ -204,11 +210,17 @@ def _sets(plan: Plan) -> int:
     return 1 if plan.small else 4
 
 
-def _ways(runs: dict[str, Callable[..., Tensor]], sets: list[Any], plan: Plan) -> dict[str, float]:
+def _ways(
+    runs: dict[str, Callable[..., Tensor]],
+    sets: list[Any],
+    plan: Plan,
+    within: Mapping[str, AbstractContextManager[Any]] = MappingProxyType({}),
+) -> dict[str, float]:
     """Milliseconds forward and backward, of a set of inputs, leaves and a gradient.
 
     Args:
         runs: Take turns; by what their figures' names begin with.
+        within: What some of them are recorded in.
     """
 
     def forward(run: Callable[..., Tensor]) -> None:
@@ -220,11 +232,11 @@ def _ways(runs: dict[str, Callable[..., Tensor]], sets: list[Any], plan: Plan) -
         for inputs, leaves, grad in sets:
             torch.autograd.grad(run(*inputs), leaves, grad)
 
-    calls = {
-        f"{name}{way.__name__}": recorded(partial(way, run), plan.device)
-        for name, run in runs.items()
-        for way in (forward, both)
-    }
+    calls = {}
+    for name, run in runs.items():
+        with within.get(name, nullcontext()):
+            for way in (forward, both):
+                calls[f"{name}{way.__name__}"] = recorded(partial(way, run), plan.device)
     times = plan.interleaved(calls, share=1 / 8)
     ms = {name: one["ms"] / len(sets) for name, one in times.items()}
     found: dict[str, float] = {}

@@ -9,6 +9,7 @@ import torch
 
 import fake_cuda
 from espnetv2.layers import eesp
+from kernels.emulator import emulate
 
 CPU = torch.device("cpu")
 GPU = torch.device("cuda")
@@ -62,6 +63,23 @@ def test_kernels_that_differ_are_not_timed(rehearse, monkeypatch):
     }
     assert {line[3] for line in document["table"]} == {""}
     assert "check: output of float32" in printed
+
+
+def test_kernels_for_warps_are_checked_too(monkeypatch, tmp_path):
+    """Emulated; on a GPU, where no launch may be forgotten, the same cases run in a process."""
+    emulate(monkeypatch, tmp_path)
+    check, deadline = import_module("gpu_check"), import_module("gpu_clock").Deadline(60)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    found = check.check_walk(CPU, deadline, few=True)
+    assert (found["cases"], found["failures"]) == (4, [])
+    assert set(found["worst"]) == {"bfloat16", "float16"}
+    monkeypatch.setattr(check, "depthwise_pyramid", wrong_by_a_tenth)
+    assert check.check_walk(CPU, deadline, few=True)["failures"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there the kernels run")
+def test_kernels_for_warps_that_fail_are_left_out():
+    assert "give --device cpu" in import_module("gpu")._walk_fails()
 
 
 def test_without_time_nothing_is_timed_and_nothing_is_guessed(rehearse):

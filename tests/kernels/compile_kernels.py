@@ -10,11 +10,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
 import triton
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
 
+from espnetv2.kernels import nvrtc
 from espnetv2.kernels.depthwise_pyramid import triton as kernels
+from espnetv2.kernels.depthwise_pyramid import walk
 from espnetv2.kernels.grouped_pointwise import triton as pointwise
 from espnetv2.kernels.norm_act import triton as norms
 
@@ -50,14 +53,38 @@ def build(kernel, constants, capability, *, short=(), **options):
 
 
 def report(made, values):
+    """Of what Triton made; see `told_of`."""
+    single = re.search(r"ld\.global\.[bu]16", made.asm["ptx"]) is not None
+    return told_of(made.asm["cubin"], made.metadata.shared, single, values)
+
+
+def told_of(cubin, shared, single, values):
     """Registers of a thread, bytes of its stack, where ptxas puts what does not fit, bytes that a
     program shares, and whether halves are loaded one by one; of a loop's `values` the instructions
     for one."""
-    told = disassembled(made.asm["cubin"], "-res-usage")
+    told = disassembled(cubin, "-res-usage")
     taken = [int(re.search(rf"{name}:(\d+)", told)[1]) for name in ("REG", "STACK")]
-    single = re.search(r"ld\.global\.[bu]16", made.asm["ptx"]) is not None
-    loop = longest_loop(disassembled(made.asm["cubin"], "-sass"))
-    return [*taken, made.metadata.shared, single, round(loop / values, 1)]
+    loop = longest_loop(disassembled(cubin, "-sass"))
+    return [*taken, shared, single, round(loop / values, 1)]
+
+
+def walks(capability):
+    """The same of the kernels for warps, each of whose threads has four values of a row."""
+    found, seen = {}, []
+    walk.launch = lambda text, name, *_, shared, **__: seen.append((text, shared))
+    for dtype, dilations in ((torch.bfloat16, DILATIONS), (torch.float16, (1, 1, 2, 3))):
+        x, grad = (torch.empty(2, c, 28, 28, dtype=dtype) for c in (64, 256))
+        x, weight = x.to(memory_format=torch.channels_last), torch.empty(4, 64, 3, 3)
+        walk.forward(x, weight, dilations)
+        walk._forward(x, weight, dilations, moments=True)
+        walk.backward(grad, x, weight, dilations)
+        values = 4 * (2 * max(dilations) + 1)
+        for name, (text, shared) in zip(("forward", "moments", "backward"), seen, strict=True):
+            cubin = nvrtc.cubin(text, divmod(capability, 10))
+            kind = str(dtype).removeprefix("torch.")
+            found[f"walk {name}, {kind}"] = told_of(cubin, shared, False, values)
+        seen.clear()
+    return found
 
 
 def disassembled(cubin, how):
@@ -130,6 +157,7 @@ def main():
             made = build(kernel, constants, capability, short=("w_ptr",), **options)
             values = constants["BLOCK_P"] * block_n / (32 * options["num_warps"])
             found[f"pointwise {name}, {ks} to {ns}"] = report(made, values)
+    found |= walks(capability)
     sys.stdout.write(json.dumps(found))
 
 

@@ -45,6 +45,7 @@ def test_torch_library_finds_nothing_wrong(form, fused, request):
         (OPS.depthwise_pyramid_act, (plain[0], pack(plain[1], 4), factors, *more)),
         (OPS.depthwise_pyramid_grad_x, (given.grad, plain[1], 5, 6, *more)),
         (OPS.depthwise_pyramid_grad_weight, (given.grad, plain[0], *more)),
+        (OPS.depthwise_pyramid_backward, (given.grad, *plain, *more)),
     ):
         found = torch.library.opcheck(operator.default, arguments)
         assert set(found.values()) == {"SUCCESS"}

@@ -19,9 +19,11 @@ LARGEST_DILATION = 16
 def _forward(x: Tensor, weight: Tensor, dilations: list[int], stride: int) -> Tensor:
     _check(x, weight, dilations, stride)
     if runs_on(x.device.type):
-        from espnetv2.kernels.depthwise_pyramid.launch import forward
+        from espnetv2.kernels.depthwise_pyramid import launch, walk
 
-        return forward(x, weight, dilations, stride)
+        if walk.walks(x, dilations, stride):
+            return walk.forward(x, weight, dilations)
+        return launch.forward(x, weight, dilations, stride)
     return _formed(reference.depthwise_pyramid(x, weight, dilations, stride), x)
 
 
@@ -30,9 +32,11 @@ def _forward_moments(
 ) -> tuple[Tensor, Tensor, Tensor]:
     _check(x, weight, dilations, stride)
     if runs_on(x.device.type):
-        from espnetv2.kernels.depthwise_pyramid.launch import forward_moments
+        from espnetv2.kernels.depthwise_pyramid import launch, walk
 
-        return forward_moments(x, weight, dilations, stride)
+        if walk.walks(x, dilations, stride):
+            return walk.forward_moments(x, weight, dilations)
+        return launch.forward_moments(x, weight, dilations, stride)
     y = _formed(reference.depthwise_pyramid(x, weight, dilations, stride), x)
     return y, *reference.moments(y)
 
@@ -66,6 +70,18 @@ def _grad_weight(grad: Tensor, x: Tensor, dilations: list[int], stride: int) -> 
 
         return grad_weight(grad, x, dilations, stride)
     return reference.grad_weight(grad, x, dilations, stride)
+
+
+def _gradients(
+    grad: Tensor, x: Tensor, weight: Tensor, dilations: list[int], stride: int
+) -> tuple[Tensor, Tensor]:
+    if runs_on(x.device.type):
+        from espnetv2.kernels.depthwise_pyramid import walk
+
+        if walk.walks(x, dilations, stride):
+            return walk.backward(grad, x, weight, dilations)
+    dx = _grad_x(grad, weight, x.shape[2], x.shape[3], dilations, stride)
+    return _formed(dx, x), _grad_weight(grad, x, dilations, stride)
 
 
 def _formed(y: Tensor, like: Tensor) -> Tensor:
@@ -115,6 +131,13 @@ def _grad_weight_shape(grad: Tensor, x: Tensor, dilations: list[int], stride: in
     return x.new_empty((len(dilations), x.shape[1], 3, 3), dtype=wide)
 
 
+def _gradients_shape(
+    grad: Tensor, x: Tensor, weight: Tensor, dilations: list[int], stride: int
+) -> tuple[Tensor, Tensor]:
+    dx = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=memory_format(x))
+    return dx, _grad_weight_shape(grad, x, dilations, stride)
+
+
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     x, weight, ctx.dilations, ctx.stride = inputs
     ctx.save_for_backward(x, weight)
@@ -126,11 +149,14 @@ def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, Tensor | 
     x, weight = ctx.saved_tensors
     settings, ops = (list(ctx.dilations), ctx.stride), torch.ops.espnetv2
     grad_x = grad_weight = None
-    if ctx.needs_input_grad[0]:
-        size = x.shape[2], x.shape[3]
-        grad_x = ops.depthwise_pyramid_grad_x(grad, weight, *size, *settings)
-    if ctx.needs_input_grad[1]:
-        grad_weight = ops.depthwise_pyramid_grad_weight(grad, x, *settings).to(weight.dtype)
+    if all(ctx.needs_input_grad[:2]):
+        grad_x, grad_weight = ops.depthwise_pyramid_backward(grad, x, weight, *settings)
+    elif ctx.needs_input_grad[0]:
+        grad_x = ops.depthwise_pyramid_grad_x(grad, weight, x.shape[2], x.shape[3], *settings)
+    else:
+        grad_weight = ops.depthwise_pyramid_grad_weight(grad, x, *settings)
+    if grad_weight is not None:
+        grad_weight = grad_weight.to(weight.dtype)
     return grad_x, grad_weight, None, None
 
 
@@ -148,6 +174,8 @@ register(
         "-> Tensor": Operator(_forward_act, _act_shape),
         f"depthwise_pyramid_grad_x(Tensor grad, Tensor weight, SymInt height, SymInt width, "
         f"{_HOW}) -> Tensor": Operator(_grad_x, _grad_x_shape),
+        f"depthwise_pyramid_backward(Tensor grad, Tensor x, Tensor weight, {_HOW}) "
+        "-> (Tensor, Tensor)": Operator(_gradients, _gradients_shape),
         f"depthwise_pyramid_grad_weight(Tensor grad, Tensor x, {_HOW}) -> Tensor": Operator(
             _grad_weight, _grad_weight_shape
         ),

@@ -1,0 +1,246 @@
+"""Shares maps out among programs that walk down the rows; launches `forward.cu`, `backward.cu`.
+
+For halves with channels last and stride 1, on GPUs whose matrix units take bfloat16; for all else
+`launch.py` has Triton's kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from espnetv2.kernels.layout import dense, memory_format
+from espnetv2.kernels.norm_act.launch import joined, on
+from espnetv2.kernels.nvrtc import launch, ready, source
+
+WALK = Path(__file__).with_name("walk.cuh")
+
+WIDEST = 64
+"""Columns of a segment, at most."""
+
+PROGRAMS, FEWEST = 264, 66
+"""Two for every multiprocessor of a large GPU, where images are cut into bands for it; and so few
+that smaller programs, Triton's, are faster."""
+
+BRANCHES, LARGEST = (2, 4), 4
+"""Numbers of branches, and the largest dilation, whose sums fit into the registers."""
+
+
+@dataclass(frozen=True)
+class Walk:
+    """How a map is shared out.
+
+    Attributes:
+        columns: Of a segment, which is a piece of the rows of one image.
+        across: Segments of an image.
+        segments: Of all images.
+        beside: Segments of a program.
+        groups: Of 8 channels, of a program.
+        bands: Of an image.
+        rows: Of a band, which a program walks down.
+    """
+
+    columns: int
+    across: int
+    segments: int
+    beside: int
+    groups: int
+    bands: int
+    rows: int
+
+    @property
+    def slots(self) -> int:
+        """Programs that share one channel."""
+        return -(-self.segments // self.beside) * self.bands
+
+    @property
+    def threads(self) -> int:
+        """Of a program; a warp has 16 pixels of 8 channels."""
+        return self.beside * self.columns * self.groups * 2
+
+    def programs(self, channels: int) -> int:
+        """Of a map with so many channels."""
+        return self.slots * channels // (8 * self.groups)
+
+    def pitch(self, around: int) -> int:
+        """Chunks of 8 channels from group to group in shared memory, with columns around a segment.
+
+        Chosen so that neighbours of one pixel, and of the next ones, lie in different banks.
+        """
+        held, apart = self.beside * (self.columns + around), 8 // self.groups % 8
+        return held + (apart - held) % 8
+
+
+def walk(shape: tuple[int, int, int, int], largest: int) -> Walk:
+    """Share out a map (B, C, H, W), C a multiple of 8.
+
+    >>> [walk((256, 64, w, w), 4).threads for w in (56, 28, 14, 7)]
+    [256, 256, 256, 256]
+    """
+    batch, channels, height, width = shape
+    across = -(-width // WIDEST)
+    wanted = -(-width // across)
+    columns = 8 if wanted <= 8 else -(-wanted // 16) * 16
+    segments, eights = batch * across, channels // 8
+    groups = next(one for one in (4, 2, 1) if eights % one == 0 and one * columns <= 128)
+    most = 128 // (groups * columns)
+    beside = max(min(most, _power(segments)), 16 // columns)
+    programs = -(-segments // beside) * (eights // groups)
+    few = min(-(-PROGRAMS // programs), max(1, height // (4 * largest)))
+    rows = -(-height // few)
+    return Walk(
+        columns=columns,
+        across=across,
+        segments=segments,
+        beside=beside,
+        groups=groups,
+        bands=-(-height // rows),
+        rows=rows,
+    )
+
+
+def walks(x: Tensor, dilations: Sequence[int], stride: int) -> bool:
+    """Whether the kernels here take a map (B, C, H, W) and these branches."""
+    if not (
+        x.dtype in (torch.bfloat16, torch.float16)
+        and memory_format(x) == torch.channels_last
+        and stride == 1
+        and x.shape[1] % 8 == 0
+        and len(dilations) in BRANCHES
+        and max(dilations) <= LARGEST
+        and x.numel() > 0
+        and ready(x.device)
+    ):
+        return False
+    batch, channels, height, width = x.shape
+    shares = walk((batch, channels, height, width), max(dilations))
+    return shares.programs(channels) >= FEWEST
+
+
+def forward(x: Tensor, weight: Tensor, dilations: Sequence[int]) -> Tensor:
+    """See `reference.depthwise_pyramid`."""
+    y, _ = _forward(x, weight, dilations, moments=False)
+    return y
+
+
+def forward_moments(
+    x: Tensor, weight: Tensor, dilations: Sequence[int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same, and `reference.moments` of it."""
+    y, parts = _forward(x, weight, dilations, moments=True)
+    return y, *joined(*parts)
+
+
+def _forward(
+    x: Tensor, weight: Tensor, dilations: Sequence[int], *, moments: bool
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    x = _aligned(x)
+    batch, channels, height, width = x.shape
+    shares = walk((batch, channels, height, width), max(dilations))
+    shape, form = (batch, len(dilations) * channels, height, width), torch.channels_last
+    y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=form)
+    slots = shares.slots if moments else 0
+    means, squares, counts = (
+        torch.empty(one, dtype=torch.float32, device=x.device)
+        for one in ((slots, shape[1]), (slots, shape[1]), (slots,))
+    )
+    pitch = shares.pitch(0)
+    _launch(
+        "pyramid_forward",
+        *(x, weight.float().contiguous(), y, means, squares, counts),
+        shares=shares,
+        dilations=dilations,
+        planes=1,
+        stages=6,
+        beside=2 * len(dilations) * shares.groups * pitch,
+        PITCH_Y=pitch,
+        MOMENTS=int(moments),
+    )
+    return y, (means, squares, counts)
+
+
+def backward(
+    grad: Tensor, x: Tensor, weight: Tensor, dilations: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the map, in its type, and of the weights, in float32; the same bits every time.
+
+    Shape: grad (B, K C, H, W), x (B, C, H, W), weight (K, C, 3, 3) -> (B, C, H, W), (K, C, 3, 3)
+    """
+    x, grad = _aligned(x), _aligned(dense(grad, torch.channels_last))
+    batch, channels, height, width = x.shape
+    branches = len(dilations)
+    shares = walk((batch, channels, height, width), max(dilations))
+    dx = torch.empty_like(x)
+    shape = shares.slots, branches, 9, channels
+    partial = torch.empty(shape, dtype=torch.float32, device=x.device)
+    _launch(
+        "pyramid_backward",
+        *(x, grad, weight.float().contiguous(), dx, partial),
+        shares=shares,
+        dilations=dilations,
+        planes=branches + 1,
+        stages=4,
+    )
+    found = partial.sum(0).transpose(1, 2).reshape(branches, channels, 3, 3)
+    return dx, found.contiguous()
+
+
+def _launch(
+    name: str,
+    x: Tensor,
+    *others: Tensor,
+    shares: Walk,
+    dilations: Sequence[int],
+    planes: int,
+    stages: int,
+    beside: int = 0,
+    **defined: int,
+) -> None:
+    """Launch a kernel on x, other maps and vectors.
+
+    Args:
+        planes: Maps of which rows lie in shared memory.
+        stages: Rows there: one is in use, the next is ready, the others are on their way.
+        beside: Chunks of shared memory that it wants besides.
+    """
+    _, channels, height, width = x.shape
+    pitch = shares.pitch(2 * max(dilations))
+    text = source(
+        *(WALK, WALK.with_name(name.replace("pyramid_", "") + ".cu")),
+        FLOAT16=int(x.dtype == torch.float16),
+        K=len(dilations),
+        DILATIONS="{" + ", ".join(map(str, dilations)) + "}",
+        LARGEST=max(dilations),
+        C=channels,
+        COLUMNS=shares.columns,
+        BESIDE=shares.beside,
+        GROUPS=shares.groups,
+        PITCH=pitch,
+        PLANES=planes,
+        STAGES=stages,
+        **defined,
+    )
+    sizes = height, width, shares.segments, shares.across, shares.bands, shares.rows
+    with on(x):
+        launch(
+            text,
+            name,
+            (x, *others, *sizes),
+            blocks=shares.programs(channels),
+            threads=shares.threads,
+            shared=16 * (stages * planes * shares.groups * pitch + beside),
+        )
+
+
+def _aligned(x: Tensor) -> Tensor:
+    """The map, or a copy where it does not begin at a multiple of 16 bytes."""
+    return x.clone() if x.data_ptr() % 16 else x
+
+
+def _power(count: int) -> int:
+    """The power of two that is not less."""
+    return 1 << (count - 1).bit_length()

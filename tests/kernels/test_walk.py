@@ -1,0 +1,205 @@
+"""The kernels for warps compute what the reference does; emulated where there is no GPU."""
+
+import copy
+
+import pytest
+import torch
+
+from close import assert_close
+from espnetv2.deploy.lively import make_lively
+from espnetv2.kernels import layout, nvrtc
+from espnetv2.kernels.depthwise_pyramid import (
+    depthwise_pyramid,
+    depthwise_pyramid_moments,
+    launch,
+    reference,
+    walk,
+)
+from espnetv2.layers.eesp import EESP, use_kernels_
+from kernels.emulator import emulate
+from kernels.pyramid_cases import RATIOS, case
+
+pytestmark = pytest.mark.usefixtures("poisoned")
+
+BF16, FP16 = torch.bfloat16, torch.float16
+CASES = [
+    ((3, 32, 9, 28), (1, 2, 3, 4), BF16),
+    ((3, 64, 6, 14), (1, 1, 2, 3), FP16),
+    ((5, 32, 7, 7), (1, 1, 2, 3), BF16),  # four images a program, the last has one
+    ((2, 16, 5, 100), (1, 2, 3, 4), BF16),  # rows in two segments
+    ((2, 8, 3, 13), (4, 3, 2, 1), FP16),  # 8 channels; any order
+    ((1, 40, 4, 33), (1, 4), BF16),  # two branches
+    ((2, 32, 1, 2), (1, 2, 3, 4), FP16),
+    ((1, 16, 35, 9), (1, 1, 1, 2), BF16),  # bands
+]
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    return tmp_path_factory.mktemp("emulated")
+
+
+@pytest.fixture
+def warps(monkeypatch, device, compiled):
+    """Where the kernels for warps run, on maps of any size: the GPU, or an emulation."""
+    monkeypatch.setattr(walk, "FEWEST", 1)
+    if device == "cpu":
+        emulate(monkeypatch, compiled)
+    return device
+
+
+@pytest.mark.parametrize(("shape", "dilations", "dtype"), CASES)
+def test_output_and_gradients_are_those_of_float64(shape, dilations, dtype, warps, monkeypatch):
+    for name in ("forward", "forward_moments", "grad_x", "grad_weight"):
+        monkeypatch.setattr(launch, name, None)  # not by Triton
+    given = case(shape, dilations, form="channels-last", dtype=dtype, device=warps)
+    x, weight = given.x.requires_grad_(), given.weight.requires_grad_()
+    y = depthwise_pyramid(x, weight, *given.settings)
+    dx, dw = torch.autograd.grad(y, (x, weight), given.grad)
+    for name, actual, expected in zip(("y", "dx", "dw"), (y, dx, dw), given.truth(), strict=True):
+        assert actual.dtype == dtype
+        assert name == "dw" or layout.memory_format(actual) == layout.memory_format(x)
+        assert_close(name, actual.double(), expected, RATIOS[dtype])
+
+
+@pytest.mark.parametrize("shift", [0.0, 8.0])
+@pytest.mark.parametrize(("shape", "dilations", "dtype"), CASES)
+def test_moments_are_those_of_float64(shape, dilations, dtype, shift, warps):
+    given = case(shape, dilations, form="channels-last", dtype=dtype, device=warps, shift=shift)
+    y, mean, var = depthwise_pyramid_moments(given.x, given.weight, *given.settings)
+    assert torch.equal(y, depthwise_pyramid(given.x, given.weight, *given.settings))
+    truth = reference.moments(given.truth()[0])
+    assert mean.dtype == var.dtype == torch.float32
+    assert_close("mean", mean.double(), truth[0], RATIOS[dtype])
+    assert_close("variance", var.double(), truth[1], RATIOS[dtype])
+
+
+def _halves(shape, dilations, device, dtype=BF16):
+    return case(shape, dilations, form="channels-last", dtype=dtype, device=device)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # of torch's own check
+def test_torch_library_finds_nothing_wrong(warps):
+    given, ops = _halves((1, 16, 3, 9), (1, 2), warps), torch.ops.espnetv2
+    leaves = given.x.clone().requires_grad_(), given.weight.clone().requires_grad_()
+    for operator, arguments in (
+        (ops.depthwise_pyramid, leaves),
+        (ops.depthwise_pyramid_moments, leaves),
+        (ops.depthwise_pyramid_backward, (given.grad, given.x, given.weight)),
+    ):
+        found = torch.library.opcheck(operator.default, (*arguments, *given.settings))
+        assert set(found.values()) == {"SUCCESS"}
+
+
+def test_a_unit_trains_under_autocast(warps):
+    """Its maps become short; it is about as far from float32 as plain layers under autocast.
+
+    In float16: Triton's interpreter cuts bfloat16 off instead of rounding.
+    """
+    plain = make_lively(EESP(32, 32)).to(warps, memory_format=torch.channels_last).train()
+    fused = copy.deepcopy(plain)
+    assert use_kernels_(fused, "fused", warps).fused
+    x = torch.randn(2, 32, 6, 9, device=warps).to(FP16).to(memory_format=torch.channels_last)
+
+    def trained(unit, short):
+        with torch.autocast(warps, FP16, enabled=short):
+            y = unit(x if short else x.float()).float()
+        return y, *torch.autograd.grad(y.square().sum(), list(unit.parameters()))
+
+    truth = trained(plain, False)
+    ours, theirs = (
+        [(one - true).norm() / true.norm() for one, true in zip(found, truth, strict=True)]
+        for found in (trained(fused, True), trained(plain, True))
+    )
+    for place, (far, plain_far) in enumerate(zip(ours, theirs, strict=True)):
+        assert far <= max(1.5 * plain_far, 1e-3), f"value {place}: {far:.1e}, {plain_far:.1e}"
+
+
+def test_the_same_bits_every_time(warps):
+    given = _halves((3, 32, 8, 12), (1, 2), warps)
+    runs = [walk.backward(given.grad, given.x, given.weight, given.dilations) for _ in range(2)]
+    for first, second in zip(*runs, strict=True):
+        assert torch.equal(first, second)
+
+
+def test_maps_that_begin_at_any_place_are_copied(warps):
+    """Chunks of 16 bytes lie where these divide the address."""
+    given = _halves((2, 16, 5, 9), (1, 2), warps)
+    moved = []
+    for one in (given.grad, given.x):
+        room = one.new_empty(one.numel() + 1)[1:]
+        moved.append(room.as_strided(one.shape, one.stride()).copy_(one))
+    assert moved[1].data_ptr() % 16
+    found = walk.backward(*moved, given.weight, given.dilations)
+    expected = walk.backward(given.grad, given.x, given.weight, given.dilations)
+    for first, second in zip(found, expected, strict=True):
+        assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dilations", "stride", "dtype", "form"),
+    [
+        ((2, 16, 5, 9), (1, 2), 2, BF16, "channels-last"),
+        ((2, 16, 5, 9), (1, 2), 1, torch.float32, "channels-last"),
+        ((2, 16, 5, 9), (1, 2), 1, BF16, "nchw"),
+        ((2, 12, 5, 9), (1, 2), 1, BF16, "channels-last"),
+        ((2, 16, 5, 9), (1, 2, 3), 1, BF16, "channels-last"),
+        ((2, 16, 5, 9), (1, 5), 1, BF16, "channels-last"),
+        ((0, 16, 5, 9), (1, 2), 1, BF16, "channels-last"),
+    ],
+)
+def test_all_else_is_left_to_triton(shape, dilations, stride, dtype, form, warps):
+    assert walk.walks(_halves((2, 16, 5, 9), (1, 2), warps).x, (1, 2), 1)
+    given = case(shape, dilations, stride, form=form, dtype=dtype, device=warps)
+    assert not walk.walks(given.x, dilations, stride)
+
+
+def test_a_processor_has_no_warps():
+    assert not nvrtc.ready(torch.device("cpu"))
+
+
+def test_the_compiler_says_what_is_wrong():
+    if torch.version.cuda is None:
+        pytest.skip("torch brings no NVRTC")
+    with pytest.raises(RuntimeError, match=r"NVRTC: .*error: identifier \"nil\" is undefined"):
+        nvrtc.cubin('extern "C" __global__ void kernel(int* x) { *x = nil; }', (9, 0))
+
+
+LINES = [
+    "barrier();  // this row of x is there; the row before is done with",
+    "barrier();  // the row before is done with; G of this one is there",
+    "arrived<STAGES - 2>();",
+    "arrived<STAGES - 2>();  // of row `begin` only x, if any",
+    "sum(mine, s, r + 1, next(stage));",
+    "if (r - D > s.top) write_row(turn ^ ROW_Y);",
+    "clear_stages();",
+    "fresh[0] = fresh[1] = 0;",
+]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU does not tell")
+@pytest.mark.parametrize("line", LINES)
+def test_the_emulator_finds_what_is_left_out(line, warps, monkeypatch):
+    """A barrier, a wait, a step: the launch fails, or the numbers are no longer right."""
+    whole, left = walk.source, []
+
+    def without(*files, **defined):
+        text = whole(*files, **defined)
+        left.append(line in text)
+        return text.replace(line, ";")
+
+    monkeypatch.setattr(walk, "source", without)
+    given = _halves((1, 32, 35, 20), (1, 2), warps)
+    x, weight = given.x.requires_grad_(), given.weight.requires_grad_()
+    try:
+        y = depthwise_pyramid(x, weight, *given.settings)
+        found = y, *torch.autograd.grad(y, (x, weight), given.grad)
+    except RuntimeError as error:
+        assert "cuLaunchKernel failed with 719" in str(error)  # noqa: PT017
+    else:
+        far = [
+            (actual.double() - expected).norm() / expected.norm()
+            for actual, expected in zip(found, given.truth(), strict=True)
+        ]
+        assert not all(one <= RATIOS[BF16] for one in far)
+    assert any(left)
