@@ -69,19 +69,25 @@ def told_of(cubin, shared, single, values):
 
 
 def walks(capability):
-    """The same of the kernels for warps, each of whose threads has four values of a row."""
+    """The same of the kernels for warps, each of whose threads has four values of a row of y."""
     found, seen = {}, []
     walk.launch = lambda text, name, *_, shared, **__: seen.append((text, shared))
     for dtype, dilations in ((torch.bfloat16, DILATIONS), (torch.float16, (1, 1, 2, 3))):
-        x, grad = (torch.empty(2, c, 28, 28, dtype=dtype) for c in (64, 256))
-        x, weight = x.to(memory_format=torch.channels_last), torch.empty(4, 64, 3, 3)
+        x, small, grad = (
+            torch.empty(2, c, side, side, dtype=dtype).to(memory_format=torch.channels_last)
+            for c, side in ((64, 28), (64, 14), (256, 14))
+        )
+        weight = torch.empty(4, 64, 3, 3)
         walk.forward(x, weight, dilations)
         walk._forward(x, weight, dilations, moments=True)
-        walk.backward(grad, x, weight, dilations)
-        values = 4 * (2 * max(dilations) + 1)
-        for name, (text, shared) in zip(("forward", "moments", "backward"), seen, strict=True):
+        walk.backward(grad, small, weight, dilations, 1)
+        walk.backward(grad, x, weight, dilations, 2)
+        steps = 2 * max(dilations) + 1, max(dilations) + 1  # of a loop's body
+        names = "forward", "moments", "backward, stride 1", "backward, stride 2"
+        for name, (text, shared) in zip(names, seen, strict=True):
             cubin = nvrtc.cubin(text, divmod(capability, 10))
             kind = str(dtype).removeprefix("torch.")
+            values = 4 * steps[name.endswith("2")]
             found[f"walk {name}, {kind}"] = told_of(cubin, shared, False, values)
         seen.clear()
     return found

@@ -1,6 +1,7 @@
 """The kernels for warps compute what the reference does; emulated where there is no GPU."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -23,15 +24,24 @@ pytestmark = pytest.mark.usefixtures("poisoned")
 
 BF16, FP16 = torch.bfloat16, torch.float16
 CASES = [
-    ((3, 32, 9, 28), (1, 2, 3, 4), BF16),
-    ((3, 64, 6, 14), (1, 1, 2, 3), FP16),
-    ((5, 32, 7, 7), (1, 1, 2, 3), BF16),  # four images a program, the last has one
-    ((2, 16, 5, 100), (1, 2, 3, 4), BF16),  # rows in two segments
-    ((2, 8, 3, 13), (4, 3, 2, 1), FP16),  # 8 channels; any order
-    ((1, 40, 4, 33), (1, 4), BF16),  # two branches
-    ((2, 32, 1, 2), (1, 2, 3, 4), FP16),
-    ((1, 16, 35, 9), (1, 1, 1, 2), BF16),  # bands
+    ((3, 32, 9, 28), (1, 2, 3, 4), 1, BF16),
+    ((3, 64, 6, 14), (1, 1, 2, 3), 1, FP16),
+    ((5, 32, 7, 7), (1, 1, 2, 3), 1, BF16),  # four images a program, the last has one
+    ((2, 16, 5, 100), (1, 2, 3, 4), 1, BF16),  # rows in two segments
+    ((2, 8, 3, 13), (4, 3, 2, 1), 1, FP16),  # 8 channels; any order
+    ((1, 40, 4, 33), (1, 4), 1, BF16),  # two branches, five groups of channels
+    ((2, 32, 1, 2), (1, 2, 3, 4), 1, FP16),
+    ((1, 16, 35, 9), (1, 1, 1, 2), 1, BF16),  # bands
+    ((3, 32, 9, 28), (1, 2, 3, 4), 2, BF16),
+    ((2, 24, 14, 55), (1, 1, 2, 3), 2, FP16),
+    ((5, 32, 7, 7), (1, 1, 1, 2), 2, BF16),
+    ((2, 16, 6, 133), (1, 2, 3, 4), 2, FP16),  # two segments of 67 columns
+    ((2, 8, 1, 4), (4, 3), 2, BF16),
+    ((3, 24, 5, 7), (1, 3), 2, FP16),  # three groups of channels
+    ((1, 16, 75, 12), (1, 4), 2, FP16),  # bands
+    ((1, 16, 74, 11), (2, 3), 2, BF16),
 ]
+FORWARD = [case for case in CASES if case[2] == 1]
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +58,13 @@ def warps(monkeypatch, device, compiled):
     return device
 
 
-@pytest.mark.parametrize(("shape", "dilations", "dtype"), CASES)
-def test_output_and_gradients_are_those_of_float64(shape, dilations, dtype, warps, monkeypatch):
-    for name in ("forward", "forward_moments", "grad_x", "grad_weight"):
+@pytest.mark.parametrize(("shape", "dilations", "stride", "dtype"), CASES)
+def test_output_and_gradients_are_those_of_float64(
+    shape, dilations, stride, dtype, warps, monkeypatch
+):
+    for name in ("grad_x", "grad_weight", *(["forward"] if stride == 1 else [])):
         monkeypatch.setattr(launch, name, None)  # not by Triton
-    given = case(shape, dilations, form="channels-last", dtype=dtype, device=warps)
+    given = case(shape, dilations, stride, form="channels-last", dtype=dtype, device=warps)
     x, weight = given.x.requires_grad_(), given.weight.requires_grad_()
     y = depthwise_pyramid(x, weight, *given.settings)
     dx, dw = torch.autograd.grad(y, (x, weight), given.grad)
@@ -63,8 +75,8 @@ def test_output_and_gradients_are_those_of_float64(shape, dilations, dtype, warp
 
 
 @pytest.mark.parametrize("shift", [0.0, 8.0])
-@pytest.mark.parametrize(("shape", "dilations", "dtype"), CASES)
-def test_moments_are_those_of_float64(shape, dilations, dtype, shift, warps):
+@pytest.mark.parametrize(("shape", "dilations", "stride", "dtype"), FORWARD)
+def test_moments_are_those_of_float64(shape, dilations, stride, dtype, shift, warps):
     given = case(shape, dilations, form="channels-last", dtype=dtype, device=warps, shift=shift)
     y, mean, var = depthwise_pyramid_moments(given.x, given.weight, *given.settings)
     assert torch.equal(y, depthwise_pyramid(given.x, given.weight, *given.settings))
@@ -117,7 +129,7 @@ def test_a_unit_trains_under_autocast(warps):
 
 def test_the_same_bits_every_time(warps):
     given = _halves((3, 32, 8, 12), (1, 2), warps)
-    runs = [walk.backward(given.grad, given.x, given.weight, given.dilations) for _ in range(2)]
+    runs = [walk.backward(given.grad, given.x, given.weight, *given.settings) for _ in range(2)]
     for first, second in zip(*runs, strict=True):
         assert torch.equal(first, second)
 
@@ -130,8 +142,8 @@ def test_maps_that_begin_at_any_place_are_copied(warps):
         room = one.new_empty(one.numel() + 1)[1:]
         moved.append(room.as_strided(one.shape, one.stride()).copy_(one))
     assert moved[1].data_ptr() % 16
-    found = walk.backward(*moved, given.weight, given.dilations)
-    expected = walk.backward(given.grad, given.x, given.weight, given.dilations)
+    found = walk.backward(*moved, given.weight, *given.settings)
+    expected = walk.backward(given.grad, given.x, given.weight, *given.settings)
     for first, second in zip(found, expected, strict=True):
         assert torch.equal(first, second)
 
@@ -139,7 +151,6 @@ def test_maps_that_begin_at_any_place_are_copied(warps):
 @pytest.mark.parametrize(
     ("shape", "dilations", "stride", "dtype", "form"),
     [
-        ((2, 16, 5, 9), (1, 2), 2, BF16, "channels-last"),
         ((2, 16, 5, 9), (1, 2), 1, torch.float32, "channels-last"),
         ((2, 16, 5, 9), (1, 2), 1, BF16, "nchw"),
         ((2, 12, 5, 9), (1, 2), 1, BF16, "channels-last"),
@@ -152,6 +163,29 @@ def test_all_else_is_left_to_triton(shape, dilations, stride, dtype, form, warps
     assert walk.walks(_halves((2, 16, 5, 9), (1, 2), warps).x, (1, 2), 1)
     given = case(shape, dilations, stride, form=form, dtype=dtype, device=warps)
     assert not walk.walks(given.x, dilations, stride)
+
+
+def test_every_share_fits(monkeypatch):
+    """Into a block's threads and shared memory; its threads bring all that it wants."""
+    seen = []
+    monkeypatch.setattr(walk, "launch", lambda *_, threads, shared, **__: seen.append(shared))
+    for channels, batch, width in itertools.product((8, 16, 24, 40, 64), (1, 16), range(1, 140)):
+        for stride, dilations in ((1, (1, 2, 3, 4)), (2, (1, 1, 2, 3)), (2, (1, 4))):
+            size = -(-width // stride)
+            shares = walk.walk((batch, channels, 1, size), max(dilations))
+            assert shares.threads <= 256
+            assert shares.beside * shares.columns % 16 == 0
+            halo = -(-max(dilations) // stride)
+            assert shares.beside * (shares.columns + 2 * halo) * shares.groups <= shares.threads
+            assert shares.columns * shares.across >= size
+            x, grad = (
+                torch.empty(batch, c, 1, w, dtype=BF16).to(memory_format=torch.channels_last)
+                for c, w in ((channels, width), (len(dilations) * channels, size))
+            )
+            walk.backward(grad, x, torch.empty(len(dilations), channels, 3, 3), dilations, stride)
+            if stride == 1:
+                walk._forward(x, torch.empty(4, channels, 3, 3), dilations, moments=False)
+    assert max(seen) <= 99 * 1024
 
 
 def test_a_processor_has_no_warps():

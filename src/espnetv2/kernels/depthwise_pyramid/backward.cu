@@ -1,39 +1,60 @@
 // Both gradients of the depth-wise pyramid in one walk down the rows; K is even. A stage has a row
-// of G of every branch, and the row of x that is D below.
+// r of G of every branch, and of x the STRIDE rows that end D below STRIDE r, their columns dealt
+// out by their remainders: planes of x are of row h, remainder q.
 
-constexpr int TAPS = 9 * K;
+constexpr int S = STRIDE, TAPS = 9 * K;
+
+DEVICE constexpr u32 plane_of_x(int h, int q) { return (K + h * S + q) * PLANE; }
+
+// A branch's right tap sees x in column S m + q where its column is m - left(d), the left tap where
+// it is m + right(d); the middle one sees columns S m.
+DEVICE constexpr int left(int d) { return d / S; }
+DEVICE constexpr int right(int d) { return (d + S - 1) / S; }
+DEVICE constexpr int remainder(int d) { return d % S; }
 
 // What one thread brings: a chunk of every map, for each row, and G of it.
 struct Chunks {
     const u16 *g, *x;
     u32 to;
-    bool any;
+    bool any, has[S];  // of G; of x, by remainders
 };
 
 DEVICE Chunks chunks_of(const Share& s, const u16* g, const u16* x, int H, int W, int segments,
                         int across) {
-    const int pixel = thread() / GROUPS, part = thread() % GROUPS;
-    const Pixel one =
-        pixel_of(s, pixel / WIDE, pixel % WIDE - D, s.above, H, W, segments, across);
+    const int pixel = thread() / GROUPS, channel = s.channel + thread() % GROUPS * 8;
+    const int HO = (H + S - 1) / S, WO = (W + S - 1) / S, column = pixel % WIDE - HALO;
+    const Pixel one = pixel_of(s, pixel / WIDE, column, WO, segments, across);
     Chunks mine;
     mine.any = one.there;
-    mine.g = g + one.place * (K * C) + s.channel + 8 * part;
-    mine.x = x + one.place * C + s.channel + 8 * part;
-    mine.to = shared() + (part * PITCH + pixel) * 16;
+#pragma unroll
+    for (int q = 0; q < S; ++q)
+        mine.has[q] = one.there && column >= 0 && column < COLUMNS && one.column * S + q < W;
+    mine.g = g + one.place(s.above, one.column, HO, WO) * (K * C) + channel;
+    mine.x = x + one.place(max(0, s.top * S - D), one.column * S, H, W) * C + channel;
+    mine.to = shared() + (thread() % GROUPS * PITCH + pixel) * 16;
     return mine;
 }
 
-// Row r of g and row r + D of x are on their way to a stage.
-DEVICE void fetch(Chunks& mine, const Share& s, int r, int W, u32 stage) {
+// Whether row of x is one that G of the program's rows sees.
+DEVICE bool sees(const Share& s, int row, int H) {
+    return row >= max(0, s.top * S - D) && row < min(H, (s.bottom - 1) * S + D + 1);
+}
+
+// Row r of g and rows of x are on their way to a stage.
+DEVICE void fetch(Chunks& mine, const Share& s, int r, int H, int W, u32 stage) {
     if (mine.any && r >= s.above && r < s.below) {
 #pragma unroll
         for (int k = 0; k < K; ++k) copy(mine.to + stage + k * PLANE, mine.g + k * C);
-        mine.g += W * (K * C);
+        mine.g += (W + S - 1) / S * (K * C);
     }
-    if (mine.any && r + D >= s.above && r + D < s.below) {
-        copy(mine.to + stage + K * PLANE, mine.x);
-        mine.x += W * C;
-    }
+#pragma unroll
+    for (int h = 0; h < S; ++h)
+        if (sees(s, r * S + D - S + 1 + h, H)) {
+#pragma unroll
+            for (int q = 0; q < S; ++q)
+                if (mine.has[q]) copy(mine.to + stage + plane_of_x(h, q), mine.x + q * C);
+            mine.x += W * C;
+        }
     group();
 }
 
@@ -57,39 +78,40 @@ DEVICE void sum(const Chunks& mine, const Share& s, int r, u32 stage) {
     }
 }
 
-// One thread's sums of products of 16 pixels of 8 channels, and what it holds for them.
+// One thread's sums of products of 16 pixels of 8 channels, and what it holds for them. Rings of
+// rows of x begin with row S r - D.
 struct Products {
-    float gradient[ROWS][4];  // of x, a ring of the rows r - D to r + D
-    float sides[K][3][4];     // of the weights: right and left taps, of three rows
-    float upright[K][4];      // upper and lower tap of the middle column
-    float middle[K / 2][4];   // middle taps of two branches
-    u32 x[ROWS][2];           // a ring of the same rows
+    float gradient[S][ROWS][4];  // of x, by remainders
+    float sides[K][3][4];        // of the weights: right and left taps, of three rows
+    float upright[K][4];         // upper and lower tap of the middle column
+    float middle[K / 2][4];      // middle taps of two branches
+    u32 x[S][ROWS][2];           // by remainders
     u32 w[K][3][3];
-    u32 plain_two, turned_two;  // where rows of matrices of two branches lie
 };
 
-// What row r of G gives to gradients of x; u is its place in the rings.
+// What row r of G gives to gradients of x; row S r has place u in the rings.
 DEVICE void add_to_x(Products& p, const Places& at, int u, u32 stage) {
     u32 m[4];
 #pragma unroll
     for (int k = 0; k < K; ++k) {
         const int d = dilation[k];
-        matrices(m, at.plain + stage + k * PLANE + at.plain_side * d);
+        const u32 to = aside(at.plain_second, left(d), right(d));
+        matrices(m, at.plain + stage + k * PLANE + to);
 #pragma unroll
         for (int i = 0; i < 3; ++i)
-            add_product(p.gradient[ring(u + (i - 1) * d)], m[0], m[1], m[2], m[3], p.w[k][i][2],
-                        p.w[k][i][0]);
+            add_product(p.gradient[remainder(d)][ring(u + (i - 1) * d)], m[0], m[1], m[2], m[3],
+                        p.w[k][i][2], p.w[k][i][0]);
     }
 #pragma unroll
     for (int k = 0; k < K; k += 2) {
-        matrices(m, p.plain_two + stage + k * PLANE);
-        add_product(p.gradient[u], m[0], m[1], m[2], m[3], p.w[k][1][1], p.w[k + 1][1][1]);
+        matrices(m, at.plain + stage + k * PLANE + behind(at.plain_second));
+        add_product(p.gradient[0][u], m[0], m[1], m[2], m[3], p.w[k][1][1], p.w[k + 1][1][1]);
 #pragma unroll
         for (int b = 0; b < 2; ++b)
 #pragma unroll
             for (int i = 0; i < 3; i += 2)
-                add_product(p.gradient[ring(u + (i - 1) * dilation[k + b])], m[2 * b], m[2 * b + 1],
-                            p.w[k + b][i][1]);
+                add_product(p.gradient[0][ring(u + (i - 1) * dilation[k + b])], m[2 * b],
+                            m[2 * b + 1], p.w[k + b][i][1]);
     }
 }
 
@@ -99,22 +121,22 @@ DEVICE void add_to_weight(Products& p, const Places& at, int u, u32 stage) {
 #pragma unroll
     for (int k = 0; k < K; ++k) {
         const int d = dilation[k];
-        transposed(m, at.turned + stage + k * PLANE + at.turned_side * d);
+        const u32 to = aside(at.turned_second, left(d), right(d));
+        transposed(m, at.turned + stage + k * PLANE + to);
 #pragma unroll
         for (int i = 0; i < 3; ++i) {
-            const u32(&x)[2] = p.x[ring(u + (i - 1) * d)];
+            const u32(&x)[2] = p.x[remainder(d)][ring(u + (i - 1) * d)];
             add_product(p.sides[k][i], m[0], m[1], m[2], m[3], x[0], x[1]);
         }
     }
 #pragma unroll
     for (int k = 0; k < K; k += 2) {
-        transposed(m, p.turned_two + stage + k * PLANE);
-        add_product(p.middle[k / 2], m[0], m[1], m[2], m[3], p.x[u][0], p.x[u][1]);
-        transposed(m, p.plain_two + stage + k * PLANE);
+        transposed(m, at.plain + stage + k * PLANE + behind(at.plain_second));
+        add_product(p.middle[k / 2], m[0], m[2], m[1], m[3], p.x[0][u][0], p.x[0][u][1]);
 #pragma unroll
         for (int b = 0; b < 2; ++b) {
-            const u32(&up)[2] = p.x[ring(u - dilation[k + b])];
-            const u32(&down)[2] = p.x[ring(u + dilation[k + b])];
+            const u32(&up)[2] = p.x[0][ring(u - dilation[k + b])];
+            const u32(&down)[2] = p.x[0][ring(u + dilation[k + b])];
             add_product(p.upright[k + b], up[0], down[0], up[1], down[1], m[2 * b], m[2 * b + 1]);
         }
     }
@@ -149,62 +171,75 @@ DEVICE void write_sums(const Products& p, const Places& at, float* partial) {
     }
 }
 
-// x (B, H, W, C), g (B, H, W, K C), weight (K, C, 3, 3)
+// x (B, H, W, C), g (B, H', W', K C), weight (K, C, 3, 3)
 //     -> dx (B, H, W, C), partial (slots, K, 9, C), to be added
 extern "C" __global__ __launch_bounds__(THREADS) void pyramid_backward(
     const u16* x, const u16* g, const float* weight, u16* dx, float* partial, int H, int W,
     int segments, int across, int bands, int rows) {
-    const Share s = share_of(H, bands, rows);
+    const Share s = share_of((H + S - 1) / S, bands, rows);
     Chunks mine = chunks_of(s, g, x, H, W, segments, across);
     const Places at = places();
     Products p = {};
     read_weights(p.w, at, weight, s.channel);
-    p.plain_two = at.plain + (thread() & 16 ? PLANE : 0);
-    p.turned_two = at.turned + (thread() & 8 ? PLANE : 0);
 
-    u16* out[2];  // of the two pixels of dx that this thread has
-    bool writes[2];
+    u16* out[2];  // the first of the pixels of dx that this thread has, of two columns of G
+    bool writes[2][S];
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
         const int lane = thread() % 32, pixel = at.tile + 8 * h + lane / 4;
-        const Pixel one =
-            pixel_of(s, pixel / COLUMNS, pixel % COLUMNS, s.top, H, W, segments, across);
-        writes[h] = one.there;
-        out[h] = dx + one.place * C + s.channel + 8 * at.group + lane % 4 * 2;
+        const Pixel one = pixel_of(s, pixel / COLUMNS, pixel % COLUMNS, (W + S - 1) / S, segments,
+                                   across);
+#pragma unroll
+        for (int q = 0; q < S; ++q) writes[h][q] = one.there && one.column * S + q < W;
+        out[h] = dx + one.place(s.top * S, one.column * S, H, W) * C + s.channel + 8 * at.group +
+                 lane % 4 * 2;
     }
 
     clear_stages();
-    const int begin = s.top - 2 * D, end = s.bottom + D;
-    for (int n = 0; n < STAGES - 1; ++n) fetch(mine, s, begin + n, W, n * STAGE);
+    const int begin = s.top - 2 * D / S, end = s.bottom + HALO;
+    for (int n = 0; n < STAGES - 1; ++n) fetch(mine, s, begin + n, H, W, n * STAGE);
     arrived<STAGES - 2>();  // of row `begin` only x, if any
 
     u32 stage = 0;
-    for (int start = begin; start < end; start += ROWS) {
+    for (int start = begin; start < end; start += ROWS / S) {
 #pragma unroll
-        for (int u = 0; u < ROWS; ++u) {  // all rings turn once
-            const int r = start + u;
+        for (int turn = 0; turn < ROWS / S; ++turn) {  // all rings turn once
+            const int r = start + turn, u = turn * S;
             if (r >= end) break;
             barrier();  // the row before is done with; G of this one is there
-            fetch(mine, s, r + STAGES - 1, W, last(stage));
+            fetch(mine, s, r + STAGES - 1, H, W, last(stage));
             arrived<STAGES - 2>();
             sum(mine, s, r + 1, next(stage));
             meet();
-            u32(&fresh)[2] = p.x[ring(u + D)];
-            fresh[0] = fresh[1] = 0;
-            if (r + D >= s.above && r + D < s.below)
-                transposed(fresh, at.plain + stage + K * PLANE);
-            if (r >= s.above && r < s.below) add_to_x(p, at, u, stage);
-            if (r >= s.top && r < s.bottom) add_to_weight(p, at, u, stage);
-            float(&done)[4] = p.gradient[ring(u - D)];
-            if (r - D >= s.top) {
 #pragma unroll
-                for (int h = 0; h < 2; ++h) {
-                    if (writes[h]) *(u32*)out[h] = halves(done[2 * h], done[2 * h + 1]);
-                    out[h] += W * C;
+            for (int h = 0; h < S; ++h) {
+                const int below = D - S + 1 + h;
+                const bool seen = sees(s, r * S + below, H);
+#pragma unroll
+                for (int q = 0; q < S; ++q) {
+                    u32(&fresh)[2] = p.x[q][ring(u + below)];
+                    fresh[0] = fresh[1] = 0;
+                    if (seen) transposed(fresh, at.plain + stage + plane_of_x(h, q));
                 }
             }
+            if (r >= s.above && r < s.below) add_to_x(p, at, u, stage);
+            if (r >= s.top && r < s.bottom) add_to_weight(p, at, u, stage);
 #pragma unroll
-            for (int e = 0; e < 4; ++e) done[e] = 0.0f;
+            for (int h = 0; h < S; ++h) {
+                const int row = r * S - D + h;
+                const bool done = row >= s.top * S && row < min(H, s.bottom * S);
+#pragma unroll
+                for (int q = 0; q < S; ++q) {
+                    float(&sums)[4] = p.gradient[q][ring(u - D + h)];
+#pragma unroll
+                    for (int e = 0; e < 2; ++e)
+                        if (done && writes[e][q])
+                            *(u32*)(out[e] + q * C) = halves(sums[2 * e], sums[2 * e + 1]);
+#pragma unroll
+                    for (int e = 0; e < 4; ++e) sums[e] = 0.0f;
+                }
+                if (done) out[0] += W * C, out[1] += W * C;
+            }
             stage = next(stage);
         }
     }

@@ -1,5 +1,6 @@
-// The depth-wise pyramid in one walk down the rows. A stage has a row of x; rows of y lie behind
-// the stages, PITCH_Y chunks from group to group. MOMENTS is 1 where those of y are wanted too.
+// The depth-wise pyramid of stride 1 in one walk down the rows. A stage has a row of x; rows of y
+// lie behind the stages, PITCH_Y chunks from group to group. MOMENTS is 1 where the moments of y
+// are wanted too.
 
 constexpr u32 PLANE_Y = GROUPS * PITCH_Y * 16, ROW_Y = K * PLANE_Y;
 constexpr int PIXELS = BESIDE * COLUMNS;
@@ -19,7 +20,7 @@ DEVICE void add_to_y(Products& p, const Places& at, int u, u32 stage) {
 #pragma unroll
     for (int k = 0; k < K; ++k) {
         const int d = dilation[k];
-        matrices(m, at.plain + stage + at.plain_side * d);
+        matrices(m, at.plain + stage + aside(at.plain_second, d, d));
 #pragma unroll
         for (int i = 0; i < 3; ++i) {
             float(&sums)[4] = p.y[k][ring(u + (1 - i) * d)];
@@ -95,20 +96,17 @@ extern "C" __global__ __launch_bounds__(THREADS) void pyramid_forward(
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
         const int pixel = at.tile + 8 * h + thread() % 32 / 4;
-        p.there[h] =
-            pixel_of(s, pixel / COLUMNS, pixel % COLUMNS, 0, H, W, segments, across).there;
+        p.there[h] = pixel_of(s, pixel / COLUMNS, pixel % COLUMNS, W, segments, across).there;
     }
 
     // This thread brings one chunk of a row of x, and stores K / 2 of a row of y.
     const int pixel = thread() / GROUPS, part = thread() % GROUPS;
-    const Pixel in =
-        pixel_of(s, pixel / WIDE, pixel % WIDE - D, s.above, H, W, segments, across);
-    const u16* from = x + in.place * C + s.channel + 8 * part;
+    const Pixel in = pixel_of(s, pixel / WIDE, pixel % WIDE - D, W, segments, across);
+    const u16* from = x + in.place(s.above, in.column, H, W) * C + s.channel + 8 * part;
     const u32 to = shared() + (part * PITCH + pixel) * 16;
     const int first = pixel / PIXELS, other = pixel % PIXELS;  // branch and pixel that it stores
-    const Pixel out =
-        pixel_of(s, other / COLUMNS, other % COLUMNS, s.top, H, W, segments, across);
-    u16* store = y + (out.place * K + first) * C + s.channel + 8 * part;
+    const Pixel out = pixel_of(s, other / COLUMNS, other % COLUMNS, W, segments, across);
+    u16* store = y + (out.place(s.top, out.column, H, W) * K + first) * C + s.channel + 8 * part;
     const u32 finished = shared() + STAGES * STAGE;
     const u32 mine = finished + first * PLANE_Y + (part * PITCH_Y + other) * 16;
     auto fetch = [&](int r, u32 stage) {

@@ -21,7 +21,7 @@ def _forward(x: Tensor, weight: Tensor, dilations: list[int], stride: int) -> Te
     if runs_on(x.device.type):
         from espnetv2.kernels.depthwise_pyramid import launch, walk
 
-        if walk.walks(x, dilations, stride):
+        if stride == 1 and walk.walks(x, dilations, stride):
             return walk.forward(x, weight, dilations)
         return launch.forward(x, weight, dilations, stride)
     return _formed(reference.depthwise_pyramid(x, weight, dilations, stride), x)
@@ -34,7 +34,7 @@ def _forward_moments(
     if runs_on(x.device.type):
         from espnetv2.kernels.depthwise_pyramid import launch, walk
 
-        if walk.walks(x, dilations, stride):
+        if stride == 1 and walk.walks(x, dilations, stride):
             return walk.forward_moments(x, weight, dilations)
         return launch.forward_moments(x, weight, dilations, stride)
     y = _formed(reference.depthwise_pyramid(x, weight, dilations, stride), x)
@@ -79,7 +79,7 @@ def _gradients(
         from espnetv2.kernels.depthwise_pyramid import walk
 
         if walk.walks(x, dilations, stride):
-            return walk.backward(grad, x, weight, dilations)
+            return walk.backward(grad, x, weight, dilations, stride)
     dx = _grad_x(grad, weight, x.shape[2], x.shape[3], dilations, stride)
     return _formed(dx, x), _grad_weight(grad, x, dilations, stride)
 

@@ -19,8 +19,12 @@ from espnetv2.kernels.nvrtc import launch, ready, source
 
 WALK = Path(__file__).with_name("walk.cuh")
 
-WIDEST = 64
-"""Columns of a segment, at most."""
+GROUPS = ((4, 32), (2, 64), (3, 32), (5, 16), (1, 64))
+"""Groups of 8 channels of a program, and columns of its segments, at most; the first that fit. Two
+fill a sector of memory; four want narrow maps, or a program would have too many threads."""
+
+PITCHES = {1: 0, 2: 4, 3: 3, 4: 2, 5: 5}
+"""Chunks from group to group, modulo 8, so that neighbours lie in different banks."""
 
 PROGRAMS, FEWEST = 264, 66
 """Two for every multiprocessor of a large GPU, where images are cut into bands for it; and so few
@@ -67,28 +71,27 @@ class Walk:
         return self.slots * channels // (8 * self.groups)
 
     def pitch(self, around: int) -> int:
-        """Chunks of 8 channels from group to group in shared memory, with columns around a segment.
-
-        Chosen so that neighbours of one pixel, and of the next ones, lie in different banks.
-        """
-        held, apart = self.beside * (self.columns + around), 8 // self.groups % 8
-        return held + (apart - held) % 8
+        """Chunks of 8 channels from group to group, with so many columns around a segment."""
+        held = self.beside * (self.columns + around)
+        return held + (PITCHES[self.groups] - held) % 8
 
 
 def walk(shape: tuple[int, int, int, int], largest: int) -> Walk:
-    """Share out a map (B, C, H, W), C a multiple of 8.
+    """Share out the map (B, C, H, W) of a branch, C a multiple of 8.
 
     >>> [walk((256, 64, w, w), 4).threads for w in (56, 28, 14, 7)]
     [256, 256, 256, 256]
     """
     batch, channels, height, width = shape
-    across = -(-width // WIDEST)
-    wanted = -(-width // across)
+    eights = channels // 8
+    groups, widest = next(
+        (many, most) for many, most in GROUPS if eights % many == 0 and (many != 4 or width <= most)
+    )
+    across = -(-width // widest)
+    segments, wanted = batch * across, -(-width // across)
     columns = 8 if wanted <= 8 else -(-wanted // 16) * 16
-    segments, eights = batch * across, channels // 8
-    groups = next(one for one in (4, 2, 1) if eights % one == 0 and one * columns <= 128)
-    most = 128 // (groups * columns)
-    beside = max(min(most, _power(segments)), 16 // columns)
+    most = 1 << (128 // (groups * columns)).bit_length() - 1
+    beside = max(min(most, 1 << (segments - 1).bit_length()), 16 // columns)
     programs = -(-segments // beside) * (eights // groups)
     few = min(-(-PROGRAMS // programs), max(1, height // (4 * largest)))
     rows = -(-height // few)
@@ -104,11 +107,10 @@ def walk(shape: tuple[int, int, int, int], largest: int) -> Walk:
 
 
 def walks(x: Tensor, dilations: Sequence[int], stride: int) -> bool:
-    """Whether the kernels here take a map (B, C, H, W) and these branches."""
+    """Whether the kernels take a map (B, C, H, W) and these branches; forward of stride 1 only."""
     if not (
         x.dtype in (torch.bfloat16, torch.float16)
         and memory_format(x) == torch.channels_last
-        and stride == 1
         and x.shape[1] % 8 == 0
         and len(dilations) in BRANCHES
         and max(dilations) <= LARGEST
@@ -116,7 +118,8 @@ def walks(x: Tensor, dilations: Sequence[int], stride: int) -> bool:
         and ready(x.device)
     ):
         return False
-    batch, channels, height, width = x.shape
+    batch, channels, *size = x.shape
+    height, width = (-(-side // stride) for side in size)
     shares = walk((batch, channels, height, width), max(dilations))
     return shares.programs(channels) >= FEWEST
 
@@ -154,6 +157,7 @@ def _forward(
         *(x, weight.float().contiguous(), y, means, squares, counts),
         shares=shares,
         dilations=dilations,
+        stride=1,
         planes=1,
         stages=6,
         beside=2 * len(dilations) * shares.groups * pitch,
@@ -164,16 +168,17 @@ def _forward(
 
 
 def backward(
-    grad: Tensor, x: Tensor, weight: Tensor, dilations: Sequence[int]
+    grad: Tensor, x: Tensor, weight: Tensor, dilations: Sequence[int], stride: int
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the map, in its type, and of the weights, in float32; the same bits every time.
 
-    Shape: grad (B, K C, H, W), x (B, C, H, W), weight (K, C, 3, 3) -> (B, C, H, W), (K, C, 3, 3)
+    Shape: grad (B, K C, H', W'), x (B, C, H, W), weight (K, C, 3, 3)
+        -> (B, C, H, W), (K, C, 3, 3)
     """
     x, grad = _aligned(x), _aligned(dense(grad, torch.channels_last))
-    batch, channels, height, width = x.shape
+    batch, channels = x.shape[:2]
     branches = len(dilations)
-    shares = walk((batch, channels, height, width), max(dilations))
+    shares = walk((batch, channels, grad.shape[2], grad.shape[3]), max(dilations))
     dx = torch.empty_like(x)
     shape = shares.slots, branches, 9, channels
     partial = torch.empty(shape, dtype=torch.float32, device=x.device)
@@ -182,8 +187,9 @@ def backward(
         *(x, grad, weight.float().contiguous(), dx, partial),
         shares=shares,
         dilations=dilations,
-        planes=branches + 1,
-        stages=4,
+        stride=stride,
+        planes=branches + stride * stride,
+        stages=5 - stride,
     )
     found = partial.sum(0).transpose(1, 2).reshape(branches, channels, 3, 3)
     return dx, found.contiguous()
@@ -195,6 +201,7 @@ def _launch(
     *others: Tensor,
     shares: Walk,
     dilations: Sequence[int],
+    stride: int,
     planes: int,
     stages: int,
     beside: int = 0,
@@ -208,13 +215,14 @@ def _launch(
         beside: Chunks of shared memory that it wants besides.
     """
     _, channels, height, width = x.shape
-    pitch = shares.pitch(2 * max(dilations))
+    pitch = shares.pitch(2 * -(-max(dilations) // stride))
     text = source(
         *(WALK, WALK.with_name(name.replace("pyramid_", "") + ".cu")),
         FLOAT16=int(x.dtype == torch.float16),
         K=len(dilations),
         DILATIONS="{" + ", ".join(map(str, dilations)) + "}",
         LARGEST=max(dilations),
+        STRIDE=stride,
         C=channels,
         COLUMNS=shares.columns,
         BESIDE=shares.beside,
@@ -239,8 +247,3 @@ def _launch(
 def _aligned(x: Tensor) -> Tensor:
     """The map, or a copy where it does not begin at a multiple of 16 bytes."""
     return x.clone() if x.data_ptr() % 16 else x
-
-
-def _power(count: int) -> int:
-    """The power of two that is not less."""
-    return 1 << (count - 1).bit_length()
