@@ -159,7 +159,10 @@ def reduced_maps(side: Side) -> dict[tuple[tuple[int, ...], tuple[int, ...], int
 def timed_pyramid(
     shape: tuple[int, ...], dilations: tuple[int, ...], stride: int, plan: Plan
 ) -> dict[str, float]:
-    """Milliseconds and bytes of the pyramid on such a map; of Triton's strips, too, if it walks."""
+    """Milliseconds and bytes of the pyramid on such a map.
+
+    If it walks, Triton's strips stand beside it, and programs of half as many threads.
+    """
     batch, channels, *whole = shape
     half = [-(-one // stride) for one in whole]
     weight = torch.randn(len(dilations), channels, 3, 3, device=plan.device, dtype=_dtype(plan))
@@ -171,9 +174,12 @@ def timed_pyramid(
         return depthwise_pyramid(x, weight, list(dilations), stride)
 
     sets = [((x,), (x, weight), grad) for x, grad in zip(inputs, above, strict=True)]
-    runs = {"": run} | ({"strips_": run} if walk.walks(inputs[0], dilations, stride) else {})
-    never = {"strips_": patch.object(walk, "FEWEST", math.inf)}
-    return _ways(runs, sets, plan, never) | {
+    within = {
+        "strips_": patch.object(walk, "FEWEST", math.inf),
+        "half_": patch.object(walk, "SLOTS", walk.SLOTS // 2),
+    }
+    also = within if walk.walks(inputs[0], dilations, stride) else ()
+    return _ways(dict.fromkeys(["", *also], run), sets, plan, within) | {
         "forward_bytes": inputs[0].nbytes + above[0].nbytes,
         "backward_bytes": 2 * inputs[0].nbytes + above[0].nbytes,
     }

@@ -165,15 +165,17 @@ def test_all_else_is_left_to_triton(shape, dilations, stride, dtype, form, warps
     assert not walk.walks(given.x, dilations, stride)
 
 
-def test_every_share_fits(monkeypatch):
+@pytest.mark.parametrize("slots", [walk.SLOTS, walk.SLOTS // 2])
+def test_every_share_fits(slots, monkeypatch):
     """Into a block's threads and shared memory; its threads bring all that it wants."""
     seen = []
+    monkeypatch.setattr(walk, "SLOTS", slots)
     monkeypatch.setattr(walk, "launch", lambda *_, threads, shared, **__: seen.append(shared))
     for channels, batch, width in itertools.product((8, 16, 24, 40, 64), (1, 16), range(1, 140)):
         for stride, dilations in ((1, (1, 2, 3, 4)), (2, (1, 1, 2, 3)), (2, (1, 4))):
             size = -(-width // stride)
             shares = walk.walk((batch, channels, 1, size), max(dilations))
-            assert shares.threads <= 256
+            assert shares.threads <= 2 * slots
             assert shares.beside * shares.columns % 16 == 0
             halo = -(-max(dilations) // stride)
             assert shares.beside * (shares.columns + 2 * halo) * shares.groups <= shares.threads
@@ -209,6 +211,23 @@ LINES = [
     "clear_stages();",
     "fresh[0] = fresh[1] = 0;",
 ]
+
+
+def test_what_was_compiled_is_kept(tmp_path, monkeypatch):
+    if torch.version.cuda is None:
+        pytest.skip("torch brings no NVRTC")
+    monkeypatch.setenv("ESPNETV2_CACHE", str(tmp_path / "cache"))
+    compile_anew = nvrtc.cubin.__wrapped__
+    text = 'extern "C" __global__ void kernel(int* x) { *x = 3; }'
+    made = compile_anew(text, (9, 0))
+    (kept,) = (tmp_path / "cache/kernels").iterdir()
+    assert kept.read_bytes() == made
+    monkeypatch.setattr(nvrtc, "_compiled", None)
+    assert compile_anew(text, (9, 0)) == made
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ESPNETV2_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr(nvrtc, "_compiled", lambda text, options: b"anew")
+    assert compile_anew(text, (9, 0)) == b"anew"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU does not tell")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
+from espnetv2.cache import cache_folder
 from espnetv2.data.preprocess import Preprocessing
 from espnetv2.deploy.artefact import Artefact, is_artefact, read_artefact
 from espnetv2.deploy.engines import Engine, open_artefact
@@ -26,7 +27,6 @@ from espnetv2.deploy.targets import (
 )
 from espnetv2.errors import UserError
 from espnetv2.models.catalog import Task
-from espnetv2.weights.fetch import cache_folder
 from espnetv2.weights.load import Loaded, load_network
 
 if TYPE_CHECKING:

@@ -7,13 +7,18 @@ puts them. Only NVIDIA's compiler and driver are asked, through their C interfac
 from __future__ import annotations
 
 import ctypes
+import hashlib
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from espnetv2.cache import cache_folder
 
 _SHARED_BYTES = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 _PRIMITIVES = Path(__file__).with_name("warp.cuh")
@@ -40,13 +45,27 @@ def source(*files: Path, **defined: int | str) -> str:
 
 @cache
 def cubin(text: str, capability: tuple[int, int]) -> bytes:
-    """Compile for a GPU, which need not be there.
+    """Compile for a GPU, which need not be there; the cache folder keeps it for the next process.
 
     Raises:
         RuntimeError: The compiler finds fault; with what it said.
     """
-    nvrtc, program = _compiler(), ctypes.c_void_p()
     options = ["--gpu-architecture=sm_{}{}".format(*capability), "--std=c++17"]
+    key = hashlib.sha256("\n".join([_version(), *options, text]).encode()).hexdigest()
+    place = cache_folder() / "kernels" / f"{key[:32]}.cubin"
+    with suppress(OSError):
+        return place.read_bytes()
+    made = _compiled(text, options)
+    with suppress(OSError):  # where nothing can be kept it is compiled again
+        place.parent.mkdir(parents=True, exist_ok=True)
+        scratch = place.with_suffix(f".{os.getpid()}")
+        scratch.write_bytes(made)
+        scratch.replace(place)
+    return made
+
+
+def _compiled(text: str, options: list[str]) -> bytes:
+    nvrtc, program = _compiler(), ctypes.c_void_p()
     given = (ctypes.c_char_p * len(options))(*map(str.encode, options))
     made = nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"", 0, None, None)
     _fine("nvrtcCreateProgram", made)
@@ -57,6 +76,12 @@ def cubin(text: str, capability: tuple[int, int]) -> bytes:
         return _bytes(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, program)
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+def _version() -> str:
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    _fine("nvrtcVersion", _compiler().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
+    return f"{major.value}.{minor.value}"
 
 
 def launch(

@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from espnetv2.cache import cache_folder
 from espnetv2.errors import UserError
 from espnetv2.weights.published import SHIPPED, Published
 
@@ -48,12 +49,6 @@ def is_here(row: Published) -> bool:
     """
     cached = cache_folder() / row.repository / f"{row.name}.pth"
     return row.shipped or _find_local(row) is not None or cached.exists()
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept."""
-    named = os.environ.get("ESPNETV2_CACHE")
-    return Path(named) if named else Path.home() / ".cache" / "espnetv2"
 
 
 def download(url: str, target: Path, *, sha256: str | None, file_name: str = "") -> None:

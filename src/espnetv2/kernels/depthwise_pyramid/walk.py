@@ -19,9 +19,15 @@ from espnetv2.kernels.nvrtc import launch, ready, source
 
 WALK = Path(__file__).with_name("walk.cuh")
 
-GROUPS = ((4, 32), (2, 64), (3, 32), (5, 16), (1, 64))
-"""Groups of 8 channels of a program, and columns of its segments, at most; the first that fit. Two
-fill a sector of memory; four want narrow maps, or a program would have too many threads."""
+SLOTS = 128
+"""Of a program, at most: columns times groups of 8 channels, two threads each. A thread wants so
+many registers that this fills a multiprocessor."""
+
+WIDEST = 64
+"""Columns of a segment, at most."""
+
+GROUPS = (4, 2, 3, 5, 1)
+"""Of a program, the first that divide a map's. Two fill a sector; four are for narrow maps only."""
 
 PITCHES = {1: 0, 2: 4, 3: 3, 4: 2, 5: 5}
 """Chunks from group to group, modulo 8, so that neighbours lie in different banks."""
@@ -84,13 +90,16 @@ def walk(shape: tuple[int, int, int, int], largest: int) -> Walk:
     """
     batch, channels, height, width = shape
     eights = channels // 8
+    widths = {many: min(WIDEST, SLOTS // many // 16 * 16) for many in GROUPS}
     groups, widest = next(
-        (many, most) for many, most in GROUPS if eights % many == 0 and (many != 4 or width <= most)
+        (many, most)
+        for many, most in widths.items()
+        if eights % many == 0 and most and (many != 4 or width <= most)
     )
     across = -(-width // widest)
     segments, wanted = batch * across, -(-width // across)
     columns = 8 if wanted <= 8 else -(-wanted // 16) * 16
-    most = 1 << (128 // (groups * columns)).bit_length() - 1
+    most = 1 << (SLOTS // (groups * columns)).bit_length() - 1
     beside = max(min(most, 1 << (segments - 1).bit_length()), 16 // columns)
     programs = -(-segments // beside) * (eights // groups)
     few = min(-(-PROGRAMS // programs), max(1, height // (4 * largest)))
