@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import typer
+import yaml
 from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
@@ -230,6 +231,44 @@ def test_several_classes_a_picture_are_judged_by_f1_on_all_of_it(run, tmp_path):
     assert_within("overall", metrics["f1_overall"], 100 * 4 / 5, 1e-3)
     assert_within("class-wise", metrics["f1_class"], 100 * 2 / 3, 1e-3)
     assert_within("map", metrics["map"], 100 * (1 + 0.5 + 1) / 3, 1e-3)
+
+
+def test_own_masks_are_judged_by_the_names_in_their_yaml(run, camvid_like):
+    """Grey values are of their own; a network's classes are found by name."""
+    for path in (camvid_like / "labels/val").iterdir():
+        label = np.asarray(Image.open(path))
+        own = np.select([label == 0, label == 3], [7, 2], 255).astype(np.uint8)
+        Image.fromarray(own).save(path)
+    names = {7: "sky", 2: "road"} | {
+        20 + number: name
+        for number, name in enumerate(camvid.CLASSES)
+        if name not in ("sky", "road")
+    }
+    (camvid_like / "data.yaml").write_text(yaml.safe_dump({"classes": names}))
+    result = run("segmenter", "--dataset", "masks", "--data", camvid_like, "--json")
+    assert result.exit_code == 0, result.output
+    (score,) = json.loads(result.stdout)["scores"]
+    assert score["protocol"] == "void-ignored"
+    assert score["metrics"]["mean_iou"] == 100
+    assert score["pictures"] == 4
+
+
+def test_a_table_of_pictures_is_judged(run, tmp_path):
+    for colour in ("red", "blue"):
+        Image.new("RGB", (40, 36), colour).save(tmp_path / f"{colour}.png")
+    (tmp_path / "val.csv").write_text("path,label\nred.png,red\nblue.png,green\n")
+    result = run("classifier", "--dataset", "csv", "--data", tmp_path, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["scores"][0]["metrics"]["top1"] == 50
+    (tmp_path / "val.csv").write_text("path,labels\nred.png,red\nblue.png,green|blue\n")
+    arguments = ("--dataset", "csv-multilabel", "--data", tmp_path, "--json")
+    result = run("classifier", *arguments)
+    assert result.exit_code == 0, result.output
+    (score,) = json.loads(result.stdout)["scores"]
+    # red and blue are found, green is not
+    assert_within("overall", score["metrics"]["f1_overall"], 100 * 4 / 5, 1e-3)
+    mistaken = run("classifier", "--dataset", "csv", "--data", tmp_path)
+    assert "classification needs one" in str(mistaken.exception)
 
 
 @pytest.fixture

@@ -24,8 +24,8 @@ def eval_(
     dataset: Annotated[
         str,
         typer.Option(
-            help="camvid, cityscapes, voc, imagefolder, coco-multilabel, voc-boxes, coco-boxes "
-            "or text."
+            help="camvid, cityscapes, voc, masks, imagefolder, csv, csv-multilabel, "
+            "coco-multilabel, voc-boxes, coco-boxes or text."
         ),
     ],
     data: Annotated[Path, typer.Option(help="Folder of the data set; see docs/datasets.md.")],

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from espnetv2.data import image_folder, voc
+from espnetv2.data import image_folder, mask_folder, voc
 from espnetv2.data.catalog import DATASETS
 from espnetv2.data.coco_instances import CocoInstances
+from espnetv2.data.csv_table import CsvTable
 from espnetv2.data.voc_boxes import VocBoxes
 
 
@@ -30,6 +31,10 @@ def open_split(
         return CocoInstances(root, split, classes, multilabel=dataset == "coco-multilabel")
     if dataset == "voc":
         return voc.read(root, split, squashed=squashed)
+    if dataset in ("csv", "csv-multilabel"):
+        return CsvTable(root, split, classes, multilabel=dataset == "csv-multilabel")
+    if dataset == "masks":
+        return mask_folder.read(root, split, classes)
     if dataset == "imagefolder":
         return image_folder.read(root, split, classes=classes)
     return DATASETS[dataset](root, split)

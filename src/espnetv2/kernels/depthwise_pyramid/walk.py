@@ -1,7 +1,7 @@
 """Shares maps out among programs that walk down the rows; launches `forward.cu`, `backward.cu`.
 
-For halves with channels last and stride 1, on GPUs whose matrix units take bfloat16; for all else
-`launch.py` has Triton's kernels.
+For halves with channels last, on GPUs whose matrix units take bfloat16; forward, of stride 1. For
+all else `launch.py` has Triton's kernels.
 """
 
 from __future__ import annotations
