@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +31,7 @@ def strides(x: Tensor, form: torch.memory_format) -> tuple[int, int]:
 
 def block_of(channels: int, form: torch.memory_format) -> int:
     """Channels of a tile: side by side in memory where they are last, else few."""
-    return min(_power(channels), 32 if form == torch.channels_last else 4)
+    return min(power(channels), 32 if form == torch.channels_last else 4)
 
 
 def pack(weight: Tensor, block: int) -> Tensor:
@@ -86,6 +87,7 @@ class Cut:
         return -(-self.strips // self.lanes) * self.bands
 
 
+@cache
 def cut(
     shape: tuple[int, int, int, int],
     *,
@@ -106,7 +108,7 @@ def cut(
     """
     batch, channels, height, width = shape
     strips = batch * -(-width // strip)
-    lanes = max(1, min(128 * each // block, _power(strips)))
+    lanes = max(1, min(128 * each // block, power(strips)))
     blocks = -(-channels // block)
     few = -(-programs // max(1, blocks * -(-strips // lanes)))  # bands that fill the device
     rows = -(-height // max(1, min(few, height // least_rows)))
@@ -123,6 +125,6 @@ def cut(
     )
 
 
-def _power(count: int) -> int:
+def power(count: int) -> int:
     """The power of two that is not less."""
     return 1 << max(0, count - 1).bit_length()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -185,6 +186,13 @@ def strip_of(
     """
     if form == torch.contiguous_format:
         return step
+    return _strip(shape, tuple(dilations), step, most, ENOUGH)
+
+
+@cache
+def _strip(
+    shape: tuple[int, int, int, int], dilations: tuple[int, ...], step: int, most: int, enough: int
+) -> int:
     batch, channels, height, width = shape
     widths = [strip for strip in range(min(2, most), min(WIDEST, most) + 1) if strip % step == 0]
     branches, around = len(dilations), 2 * max(dilations) + 4 * sum(dilations)
@@ -194,8 +202,8 @@ def strip_of(
         return -(-width // strip) * (9 * branches * strip + 2 * loads)
 
     threads = batch * channels * height // 4
-    enough = [one for one in widths if threads * -(-width // one) >= 32 * ENOUGH]
-    return min(enough or widths[:1], key=cost)
+    fitting = [one for one in widths if threads * -(-width // one) >= 32 * enough]
+    return min(fitting or widths[:1], key=cost)
 
 
 def _packed(weight: Tensor, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -17,7 +18,11 @@ from espnetv2.kernels.layout import dense, memory_format
 from espnetv2.kernels.norm_act.launch import joined, on
 from espnetv2.kernels.nvrtc import launch, ready, source
 
-WALK = Path(__file__).with_name("walk.cuh")
+FILES = {
+    f"pyramid_{name}": [Path(__file__).with_name(file) for file in ("walk.cuh", f"{name}.cu")]
+    for name in ("forward", "backward")
+}
+"""Of each kernel."""
 
 SLOTS = 128
 """Of a program, at most: columns times groups of 8 channels, two threads each. A thread wants so
@@ -88,9 +93,14 @@ def walk(shape: tuple[int, int, int, int], largest: int) -> Walk:
     >>> [walk((256, 64, w, w), 4).threads for w in (56, 28, 14, 7)]
     [256, 256, 256, 256]
     """
+    return _walk(shape, largest, SLOTS)
+
+
+@cache
+def _walk(shape: tuple[int, int, int, int], largest: int, slots: int) -> Walk:
     batch, channels, height, width = shape
     eights = channels // 8
-    widths = {many: min(WIDEST, SLOTS // many // 16 * 16) for many in GROUPS}
+    widths = {many: min(WIDEST, slots // many // 16 * 16) for many in GROUPS}
     groups, widest = next(
         (many, most)
         for many, most in widths.items()
@@ -99,7 +109,7 @@ def walk(shape: tuple[int, int, int, int], largest: int) -> Walk:
     across = -(-width // widest)
     segments, wanted = batch * across, -(-width // across)
     columns = 8 if wanted <= 8 else -(-wanted // 16) * 16
-    most = 1 << (SLOTS // (groups * columns)).bit_length() - 1
+    most = 1 << (slots // (groups * columns)).bit_length() - 1
     beside = max(min(most, 1 << (segments - 1).bit_length()), 16 // columns)
     programs = -(-segments // beside) * (eights // groups)
     few = min(-(-PROGRAMS // programs), max(1, height // (4 * largest)))
@@ -226,10 +236,10 @@ def _launch(
     _, channels, height, width = x.shape
     pitch = shares.pitch(2 * -(-max(dilations) // stride))
     text = source(
-        *(WALK, WALK.with_name(name.replace("pyramid_", "") + ".cu")),
+        *FILES[name],
         FLOAT16=int(x.dtype == torch.float16),
         K=len(dilations),
-        DILATIONS="{" + ", ".join(map(str, dilations)) + "}",
+        DILATIONS=str(dilations)[1:-1].join("{}"),
         LARGEST=max(dilations),
         STRIDE=stride,
         C=channels,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
 from espnetv2.kernels.grouped_pointwise.triton import forward_kernel, grad_weight_kernel
-from espnetv2.kernels.layout import dense, memory_format, strides
+from espnetv2.kernels.layout import dense, memory_format, power, strides
 from espnetv2.kernels.norm_act.launch import joined, on
 
 PROGRAMS, SUMMING = 1056, 528
@@ -169,7 +169,7 @@ def _blocks(x: Tensor, ks: int, ns: int) -> tuple[str, int, int]:
 
 def _power(channels: int, most: int) -> int:
     """A block of these channels; a matrix unit takes no fewer than 16."""
-    return int(max(16, min(most, triton.next_power_of_2(channels))))
+    return max(16, min(most, power(channels)))
 
 
 def _pixels(x: Tensor, block_k: int, maps: Maps, blocks: int) -> int:
@@ -180,6 +180,7 @@ def _pixels(x: Tensor, block_k: int, maps: Maps, blocks: int) -> int:
     return block
 
 
+@cache
 def _compiled(
     how: str, block: int, block_k: int, block_n: int, *, loops: bool = False
 ) -> dict[str, Any]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
-from espnetv2.kernels.layout import dense, memory_format, strides
+from espnetv2.kernels.layout import dense, memory_format, power, strides
 from espnetv2.kernels.norm_act.reference import widened
 from espnetv2.kernels.norm_act.triton import (
     forward_kernel,
@@ -53,17 +53,17 @@ class Cut:
     tiles: int
     slots: int
 
-    @property
+    @cached_property
     def grid(self) -> tuple[int]:
         """Programs."""
         return (self.slots * -(-self.sizes[0] // self.block[1]),)
 
-    @property
+    @cached_property
     def walk(self) -> tuple[int, ...]:
         """What every kernel takes."""
         return (*self.sizes, self.tiles, self.slots)
 
-    @property
+    @cached_property
     def constants(self) -> dict[str, Any]:
         """What every kernel is compiled for."""
         pixels, channels = self.block
@@ -74,17 +74,28 @@ class Cut:
 
 def cut(x: Tensor, form: torch.memory_format, programs: int) -> Cut:
     """Share out a dense map (B, C, H, W) of that memory format."""
-    images, channels, height, width = x.shape
-    pixels, power = height * width, triton.next_power_of_2
+    return _cut(tuple(x.shape), strides(x, form), form, programs, VALUES)
+
+
+@cache
+def _cut(
+    shape: tuple[int, ...],
+    steps: tuple[int, int],
+    form: torch.memory_format,
+    programs: int,
+    values: int,
+) -> Cut:
+    images, channels, height, width = shape
+    pixels = height * width
     if form == torch.channels_last:
         images, pixels = 1, images * pixels
         deep = min(power(channels), 64)
-        block = min(power(pixels), max(1, VALUES // deep)), deep
+        block = min(power(pixels), max(1, values // deep)), deep
     else:
-        wide = min(power(pixels), VALUES)
-        block = wide, min(power(channels), VALUES // wide)
+        wide = min(power(pixels), values)
+        block = wide, min(power(channels), values // wide)
     tiles, blocks = images * -(-pixels // block[0]), -(-channels // block[1])
-    sizes = (channels, pixels, channels * height * width, *strides(x, form))
+    sizes = (channels, pixels, channels * height * width, *steps)
     return Cut(sizes, block, tiles, max(1, min(tiles, programs // blocks)))
 
 
@@ -115,7 +126,7 @@ def joined(means: Tensor, squares: Tensor, counts: Tensor) -> tuple[Tensor, Tens
     with on(means):
         join_kernel[(-(-channels // 4),)](
             *(means, squares, counts, mean, var, channels, slots),
-            BLOCK_S=min(JOINED, triton.next_power_of_2(slots)),
+            BLOCK_S=min(JOINED, power(slots)),
             BLOCK_C=4,
             num_warps=8,
             enable_fp_fusion=True,
