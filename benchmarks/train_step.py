@@ -127,7 +127,7 @@ def alternate(sides: dict[str, Callable[[], float]], rounds: int) -> dict[str, A
     }
 
 
-def once(network: nn.Module, images: Tensor, targets: Tensor) -> Callable[[], float]:
+def once(network: Any, images: Tensor, targets: Tensor) -> Callable[[], float]:
     """One timed step after another, with an optimiser of its own."""
     network.train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
@@ -137,7 +137,7 @@ def once(network: nn.Module, images: Tensor, targets: Tensor) -> Callable[[], fl
         bare_step(network, optimizer, images, targets)
         return time.perf_counter() - start
 
-    step()  # warm-up
+    step()  # warm-up; compiles, if it is to be compiled
     return step
 
 
@@ -193,6 +193,7 @@ def main() -> None:
     }
     sides = {
         "ours": once(fresh(), images, targets),
+        "ours_compiled": once(torch.compile(fresh()), images, targets),
         "official_sequence": once(OfficialSequence(fresh()), images, targets),
     }
     for name, build in rivals.items():

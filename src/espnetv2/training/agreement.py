@@ -53,6 +53,11 @@ def require_agreement(recipe: Recipe, source: str) -> None:
         )
     if recipe.quantize.to != "float" and recipe.task == "language":
         raise UserError(f"{source}: quantize.to: language models stay in float; leave it out")
+    if recipe.quantize.to != "float" and recipe.compile != "no":
+        raise UserError(
+            f"{source}: compile: rounding for int8 looks into the network, which compiled code "
+            "does not allow; leave one of them out"
+        )
     row = entry(recipe.model)
     wanted = "classification" if recipe.task == "multilabel" else recipe.task
     if row.task != wanted:

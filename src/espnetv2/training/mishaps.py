@@ -21,6 +21,7 @@ _NO_MEMORY = (
     "is killed by signal: Killed",  # a worker, by the system, which does so when memory ends
 )
 _NO_SHARED_MEMORY = ("shared memory", "is killed by signal: Bus error")
+_COMPILER = ("torch._dynamo", "torch._inductor")
 _TOO_FEW = "Expected more than 1 value per channel"  # torch's batch norm in training
 
 
@@ -33,8 +34,8 @@ def one_line(recipe: Recipe) -> Iterator[None]:
     """Turn what a user can mend into a `UserError` of one line; all else passes as it is.
 
     Raises:
-        UserError: Memory has run out, a batch is too small for norms, or a worker process has
-            met a `UserError`, which comes from there with that process's traceback.
+        UserError: Memory has run out, a batch is too small for norms, the compiler fails, or a
+            worker process has met a `UserError`, which comes with that process's traceback.
     """
     try:
         yield
@@ -54,6 +55,11 @@ def one_line(recipe: Recipe) -> Iterator[None]:
         ) from error
     except (MemoryError, RuntimeError, OSError) as error:
         text = str(error)
+        if type(error).__module__.startswith(_COMPILER):
+            raise UserError(
+                f"compile={recipe.compile}: {text.splitlines()[0]}; leave it out, or choose "
+                "another mode"
+            ) from error
         if any(words in text for words in _NO_SHARED_MEMORY):
             raise UserError(
                 "the workers have too little shared memory (/dev/shm); enlarge it, or read "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ class TrainingModule(L.LightningModule):
             images, targets, loss=self.recipe.loss, classes=getattr(self.task, "num_classes", 0)
         )
         with self._rounded(watch=self.current_epoch < self._watched):
-            loss, outputs = self.task.loss(self.network, images, targets)
+            loss, outputs = self.task.loss(self._stepping(len(images)), images, targets)
         if self.recipe.loss.mixup or self.recipe.loss.cutmix:
             loss = per_weight(loss, targets, self.task)
         if self.distiller is not None:
@@ -128,6 +129,16 @@ class TrainingModule(L.LightningModule):
         if self.rounding is None:
             return nullcontext()
         return self.rounding.around(self.network, watch=watch)
+
+    def _stepping(self, batch: int) -> nn.Module:
+        """The network, compiled if asked for; not for an epoch's rest, which compiles anew."""
+        whole = batch == self.recipe.data.batch_size
+        return self._compiled if whole and self.recipe.compile != "no" else self.network
+
+    @cached_property
+    def _compiled(self) -> Any:
+        """Shares the network's weights and is no part of this module."""
+        return torch.compile(self.network, mode=self.recipe.compile)
 
     @property
     def _watched(self) -> int:

@@ -164,6 +164,7 @@ class Recipe(_Section):
         weights: What to start from: a published name or a file; None for fresh weights.
         precision: Of the arithmetic, as Lightning names it.
         channels_last: Whether maps have them last in memory; None: on a GPU.
+        compile: Mode of `torch.compile` for training steps; "reduce-overhead" records CUDA graphs.
         ema: Decay of the weights' moving average; None for none.
         freeze_norm: "frozen" keeps norms as they are; "official" keeps only their scale and
             bias, as the official code's flag in effect does; "no" trains them.
@@ -186,6 +187,7 @@ class Recipe(_Section):
     accumulate: int = Field(default=1, ge=1)
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     channels_last: bool | None = None
+    compile: Literal["no", "default", "reduce-overhead", "max-autotune"] = "no"
     clip: PositiveFloat | None = None
     ema: Share | None = None
     early_stopping: PositiveInt | None = None
@@ -194,7 +196,7 @@ class Recipe(_Section):
     stages: tuple[dict[str, Any], ...] = ()
     expect: str = ""
 
-    @field_validator("freeze_norm", mode="before")
+    @field_validator("freeze_norm", "compile", mode="before")
     @classmethod
     def _plain_no(cls, value: Any) -> Any:
         return "no" if value is False else value  # YAML takes a bare `no` for false
