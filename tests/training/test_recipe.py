@@ -117,7 +117,7 @@ def test_mistakes_are_one_line_with_the_closest_field(changes, words):
         ("ptb", "language.rate=0", "language.rate"),
         ("ptb", "language.clip=-1", "language.clip"),
         ("ptb", "language.trigger=-1", "language.trigger"),
-        ("camvid", "epochs=[", "--set 'epochs=[': the value is not YAML"),
+        ("camvid", "epochs=[", "--set 'epochs=[' is not YAML"),
         ("camvid", "options.foo=1", "unknown option 'foo'; choose from base_width"),
         ("camvid", "options.base_width=abc", "options.base_width: expected a value such as 16"),
         ("camvid", "options.base_width=0", "options.base_width: expected a value such as 16"),

@@ -265,8 +265,7 @@ def _resolve(name: str, *, seen: tuple[str, ...]) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"recipe {path} cannot be read ({error.strerror})") from error
     except yaml.YAMLError as error:
-        first = str(error).splitlines()[0]
-        raise UserError(f"recipe {path} is not YAML ({first})") from error
+        raise UserError(f"recipe {path} is not YAML ({str(error).splitlines()[0]})") from error
     if not isinstance(values, dict):
         raise UserError(f"recipe {path} must hold fields such as `model:`, not {values!r}")
     base = values.pop("base", None)
@@ -303,8 +302,7 @@ def _apply(values: dict[str, Any], change: str) -> None:
     try:
         values[last] = _yaml(text)
     except yaml.YAMLError as error:
-        first = str(error).splitlines()[0]
-        raise UserError(f"--set {change!r}: the value is not YAML ({first})") from error
+        raise UserError(f"--set {change!r} is not YAML ({str(error).splitlines()[0]})") from error
 
 
 def _yaml(text: str) -> Any:
