@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import threading
 
 import pytest
 import torch
@@ -134,6 +135,33 @@ def test_the_same_bits_every_time(warps):
         assert torch.equal(first, second)
 
 
+def test_a_thread_of_its_own_may_begin_with_it(warps):
+    """It has no context yet, neither for compiled kernels nor for those that are loaded then."""
+    given, found = _halves((3, 32, 8, 12), (1, 2), warps), []
+    known = walk.backward(given.grad, given.x, given.weight, *given.settings)
+
+    def work():
+        found.append(walk.backward(given.grad, given.x, given.weight, *given.settings))
+        found.append(walk.forward(given.x[:1], given.weight, (1, 2)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert len(found) == 2
+    for first, second in zip(known, found[0], strict=True):
+        assert torch.equal(first, second)
+
+
+def test_what_belongs_to_a_map_is_where_it_is(warps):
+    given = _halves((1, 16, 3, 9), (1, 2), warps)
+    with pytest.raises(ValueError, match="what belongs to it on meta"):
+        walk.forward(given.x, given.weight.to("meta"), given.dilations)
+    with pytest.raises(ValueError, match=r"expected \(1, 32, 3, 9\) of torch.bfloat16"):
+        torch.ops.espnetv2.depthwise_pyramid_backward(
+            given.grad.float(), given.x, given.weight, *given.settings
+        )
+
+
 def test_maps_that_begin_at_any_place_are_copied(warps):
     """Chunks of 16 bytes lie where these divide the address."""
     given = _halves((2, 16, 5, 9), (1, 2), warps)
@@ -222,6 +250,7 @@ def test_what_was_compiled_is_kept(tmp_path, monkeypatch):
     made = compile_anew(text, (9, 0))
     (kept,) = (tmp_path / "cache/kernels").iterdir()
     assert kept.read_bytes() == made
+    assert set(nvrtc._known()) >= {80, 90}
     monkeypatch.setattr(nvrtc, "_compiled", None)
     assert compile_anew(text, (9, 0)) == made
     (tmp_path / "file").touch()

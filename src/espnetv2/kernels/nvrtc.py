@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -29,11 +29,12 @@ def ready(device: torch.device) -> bool:
     """Whether kernels for warps compile and run on this device."""
     if device.type != "cuda" or torch.version.cuda is None:
         return False
+    major, minor = torch.cuda.get_device_capability(device)
     try:
-        _compiler(), _driver()
+        _driver()
+        return major >= 8 and 10 * major + minor in _known()
     except OSError:  # not where the loader looks
         return False
-    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 @cache
@@ -52,15 +53,16 @@ def cubin(text: str, capability: tuple[int, int]) -> bytes:
     """
     options = ["--gpu-architecture=sm_{}{}".format(*capability), "--std=c++17"]
     key = hashlib.sha256("\n".join([_version(), *options, text]).encode()).hexdigest()
-    place = cache_folder() / "kernels" / f"{key[:32]}.cubin"
-    with suppress(OSError):
-        return place.read_bytes()
+    name, none = f"{key[:32]}.cubin", (OSError, RuntimeError)  # no home, no room, no leave
+    with suppress(*none):
+        return (cache_folder() / "kernels" / name).read_bytes()
     made = _compiled(text, options)
-    with suppress(OSError):  # where nothing can be kept it is compiled again
-        place.parent.mkdir(parents=True, exist_ok=True)
-        scratch = place.with_suffix(f".{os.getpid()}")
-        scratch.write_bytes(made)
-        scratch.replace(place)
+    with suppress(*none):  # where nothing can be kept it is compiled again
+        folder = cache_folder() / "kernels"
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder) as scratch:
+            (Path(scratch) / name).write_bytes(made)
+            (Path(scratch) / name).replace(folder / name)
     return made
 
 
@@ -76,6 +78,16 @@ def _compiled(text: str, options: list[str]) -> bytes:
         return _bytes(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, program)
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+def _known() -> list[int]:
+    """Compute capabilities that the compiler makes code for, such as 90."""
+    count = ctypes.c_int()
+    counted = _compiler().nvrtcGetNumSupportedArchs(ctypes.byref(count))
+    _fine("nvrtcGetNumSupportedArchs", counted)
+    known = (ctypes.c_int * count.value)()
+    _fine("nvrtcGetSupportedArchs", _compiler().nvrtcGetSupportedArchs(known))
+    return list(known)
 
 
 def _version() -> str:
@@ -102,6 +114,7 @@ def launch(
     """
     first = arguments[0]
     assert isinstance(first, Tensor)
+    _enter(first.device)
     function = _function(text, name, first.device, shared)
     held = [_argument(one) for one in arguments]
     places = (ctypes.c_void_p * len(held))(*(ctypes.addressof(one) for one in held))
@@ -113,6 +126,20 @@ def launch(
             *(ctypes.c_void_p(stream), places, None),
         ),
     )
+
+
+def _enter(device: torch.device) -> None:
+    """Give a thread the device's context, which torch does when it first works there itself.
+
+    A thread of autograd may begin with a gradient of ours.
+    """
+    driver, context = _driver(), ctypes.c_void_p()
+    _fine("cuCtxGetCurrent", driver.cuCtxGetCurrent(ctypes.byref(context)))
+    if not context:
+        index = device.index or 0
+        kept = driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), index)
+        _fine("cuDevicePrimaryCtxRetain", kept)
+        _fine("cuCtxSetCurrent", driver.cuCtxSetCurrent(context))
 
 
 def _argument(one: Tensor | int) -> Any:

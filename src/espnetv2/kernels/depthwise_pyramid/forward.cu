@@ -79,7 +79,8 @@ DEVICE void write_moments(const Products& p, int rows, float* means, float* squa
         const float mean = sum / pixels;
         const int place = k * C + s % (8 * GROUPS);
         means[place] = mean;
-        squares[place] = max(square - sum * mean, 0.0f);
+        const float apart = square - sum * mean;
+        squares[place] = apart < 0.0f ? 0.0f : apart;  // NaN stays
         if (s == 0 && block() % BLOCKS == 0) *count = pixels;
     }
 }

@@ -75,6 +75,13 @@ def _grad_weight(grad: Tensor, x: Tensor, dilations: list[int], stride: int) -> 
 def _gradients(
     grad: Tensor, x: Tensor, weight: Tensor, dilations: list[int], stride: int
 ) -> tuple[Tensor, Tensor]:
+    _check(x, weight, dilations, stride)
+    batch, channels, *size = x.shape
+    wanted = batch, len(dilations) * channels, *(-(-side // stride) for side in size)
+    if (tuple(grad.shape), grad.dtype) != (wanted, x.dtype):
+        raise ValueError(
+            f"grad {tuple(grad.shape)} of {grad.dtype}: expected {wanted} of {x.dtype}"
+        )
     if runs_on(x.device.type):
         from espnetv2.kernels.depthwise_pyramid import walk
 

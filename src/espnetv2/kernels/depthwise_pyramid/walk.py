@@ -233,6 +233,8 @@ def _launch(
         stages: Rows there: one is in use, the next is ready, the others are on their way.
         beside: Chunks of shared memory that it wants besides.
     """
+    if elsewhere := [one.device for one in others if one.device != x.device]:
+        raise ValueError(f"a map is on {x.device}, what belongs to it on {elsewhere[0]}")
     _, channels, height, width = x.shape
     pitch = shares.pitch(2 * -(-max(dilations) // stride))
     text = source(
