@@ -120,7 +120,7 @@ def run(plan: parts.Plan, total: float, *, ahead: bool, only: list[str]) -> dict
         "parts": {},
     }
     found = document["parts"]
-    if walk.ready(plan.device) and (why := _walk_fails()):
+    if walk.ready(plan.device) and (why := _walk_fails(plan.device)):
         document["walk"], walk.FEWEST = why, math.inf
     if ahead:
         document["compiled_ahead"] = _compiled_ahead(only, Deadline(min(WARMING, total)))
@@ -162,10 +162,14 @@ def _told(found: dict[str, Any], name: str) -> Any:
         parts.forget()
 
 
-def _walk_fails() -> str:
-    """Why the kernels for warps must not run; found in a process that may die of it."""
-    command = [sys.executable, str(Path(__file__)), "--warm", "walk"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def _walk_fails(device: torch.device) -> str:
+    """Why the kernels for warps must not run; found in a process that may die of it, or hang."""
+    words = ["--device", str(device), "--warm", "walk"]
+    command = [sys.executable, str(Path(__file__)), *words]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=WARMING)
+    except subprocess.TimeoutExpired:
+        return f"not done after {WARMING:.0f} s"
     said = done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"]
     return said[-1][:200] if done.returncode else ""
 

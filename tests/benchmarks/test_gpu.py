@@ -66,7 +66,7 @@ def test_kernels_that_differ_are_not_timed(rehearse, monkeypatch):
 
 
 def test_kernels_for_warps_are_checked_too(monkeypatch, tmp_path):
-    """Emulated; on a GPU, where no launch may be forgotten, the same cases run in a process."""
+    """Emulated; on a GPU the same cases run in a process of their own first."""
     emulate(monkeypatch, tmp_path)
     check, deadline = import_module("gpu_check"), import_module("gpu_clock").Deadline(60)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
@@ -78,8 +78,11 @@ def test_kernels_for_warps_are_checked_too(monkeypatch, tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there the kernels run")
-def test_kernels_for_warps_that_fail_are_left_out():
-    assert "give --device cpu" in import_module("gpu")._walk_fails()
+def test_kernels_for_warps_that_fail_are_left_out(monkeypatch):
+    gpu = import_module("gpu")
+    assert "give --device cpu" in gpu._walk_fails(GPU)
+    monkeypatch.setattr(gpu, "WARMING", 0.01)  # a process that hangs
+    assert gpu._walk_fails(GPU) == "not done after 0 s"
 
 
 def test_without_time_nothing_is_timed_and_nothing_is_guessed(rehearse):

@@ -69,7 +69,7 @@ def test_a_bare_no_is_off():
     [
         ("imagenette", ["quantize.to=int8"], "rounding for int8 looks into the network"),
         ("ptb", [], "a language model is not trained so"),
-        ("camvid", ["compile=fast"], "compile"),
+        ("camvid", ["compile=fast"], "compile: Input should be 'no', 'default'"),
     ],
 )
 def test_what_cannot_be_compiled_is_refused(recipe, changes, words):

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from espnetv2.kernels.layout import dense, memory_format
+from espnetv2.kernels.layout import dense, memory_format, power
 from espnetv2.kernels.norm_act.launch import joined, on
 from espnetv2.kernels.nvrtc import launch, ready, source
 
@@ -39,7 +39,7 @@ PITCHES = {1: 0, 2: 4, 3: 3, 4: 2, 5: 5}
 
 PROGRAMS, FEWEST = 264, 66
 """Two for every multiprocessor of a large GPU, where images are cut into bands for it; and so few
-that smaller programs, Triton's, are faster."""
+that smaller programs, Triton's, should be faster. Both are estimates."""
 
 BRANCHES, LARGEST = (2, 4), 4
 """Numbers of branches, and the largest dilation, whose sums fit into the registers."""
@@ -110,7 +110,7 @@ def _walk(shape: tuple[int, int, int, int], largest: int, slots: int) -> Walk:
     segments, wanted = batch * across, -(-width // across)
     columns = 8 if wanted <= 8 else -(-wanted // 16) * 16
     most = 1 << (slots // (groups * columns)).bit_length() - 1
-    beside = max(min(most, 1 << (segments - 1).bit_length()), 16 // columns)
+    beside = max(min(most, power(segments)), 16 // columns)
     programs = -(-segments // beside) * (eights // groups)
     few = min(-(-PROGRAMS // programs), max(1, height // (4 * largest)))
     rows = -(-height // few)
